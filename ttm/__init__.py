@@ -1,0 +1,1 @@
+"""Through-The-Mask: image and sentence in, video out, through a mask trajectory."""
