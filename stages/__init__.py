@@ -1,0 +1,1 @@
+"""Training of the two stages. Imports only ``ttm``; never the segmenter's packages."""

@@ -1,0 +1,265 @@
+"""The settings of a training run: what may be set, of which type, and readable errors for what may not.
+
+The YAML files under ``configs/`` hold the values, the dataclasses here the names, types and meanings. A key that no
+dataclass knows is an error that names the nearest known one, whether it comes from the command line or a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+GROUPS = ("stage", "host", "motion", "data")
+
+
+@dataclass
+class StageSettings:
+    """Which stage is trained, and how its conditions are dropped and corrupted.
+
+    The three drop rates are shares of samples and exclude each other: the text alone, the visual condition alone
+    (latents and coverage zero), or both; guidance with two scales needs all of them.
+    """
+
+    name: str = "image_to_motion"
+    drop_text: float = 0.1
+    drop_visual: float = 0.05
+    drop_both: float = 0.05
+    object_weight: float = 0.0  # loss weight 1 + object_weight where an object covers a whole latent cell
+    corrupted: float = 0.0  # share of samples whose trajectory is a corrupted variant (stage 2)
+
+
+@dataclass
+class HostSettings:
+    """Whose components are trained on, and the size of the transformer."""
+
+    name: str = "ttm_tiny"
+    pipeline: str = "ttm/pretrained/ttm-tiny"  # folder (or Hub id) with vae, tokenizer, text_encoder
+    init_from: str | None = None  # folder of transformer weights to go on from; null: random weights
+    trainable: str = "all"  # all | adapter (the new branches alone)
+    max_sequence_length: int = 48
+    num_masked_blocks: int = 4  # used by motion_to_video; image_to_motion has no masked block
+    masked_self: bool = True
+    masked_cross: bool = True
+    region: str = "mask"  # mask | box | none
+    transformer: dict[str, Any] = field(default_factory=dict)  # arguments of the host's class, for random weights
+
+
+@dataclass
+class MotionSettings:
+    """The intermediate representation between the stages."""
+
+    name: str = "masks"
+
+
+@dataclass
+class CorruptionSettings:
+    """How far a trajectory is spoiled (stages/corruption.py)."""
+
+    dilate: int = 4  # most pixels that an object grows by
+    erode: int = 4  # most pixels that it shrinks by
+    jitter: int = 3  # most pixels that an object is shifted by in one frame
+    drop_frame: float = 0.3  # chance that an object is missing for one frame
+
+
+@dataclass
+class DataSettings:
+    """Clips and their latent cache. What decides the latents is part of the cache's key."""
+
+    name: str = "synthetic"
+    cache_dir: str = "cache"
+    num_scenes: int | None = None  # scenes to use; null: every whole shard there is
+    encode_scenes: int = 0  # make sure of so many scenes before training (a whole number of shards)
+    shard_size: int = 128
+    encode_batch: int = 4
+    size: int = 128
+    num_frames: int = 17
+    num_objects: list[int] = field(default_factory=lambda: [1, 3])
+    seed: int = 0
+    appearance: float = 0.4
+    corrupted_variants: int = 0
+    corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
+
+
+@dataclass
+class ObjectiveSettings:
+    """What the model predicts and which noise levels it sees."""
+
+    name: str = "flow_matching"
+    sampling: str = "logit_normal"  # logit_normal | uniform
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 1.0  # sigma' = shift * sigma / (1 + (shift - 1) * sigma), as the sampler's scheduler
+
+
+@dataclass
+class OptimizerSettings:
+    """AdamW and the learning rate over steps."""
+
+    lr: float = 2e-5
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    warmup_steps: int = 2000
+    decay: str = "constant"  # constant | cosine | linear, from the end of the warm-up to max_steps
+    final_lr: float = 0.0  # share of lr that a decay ends at
+
+
+@dataclass
+class Settings:
+    """Everything of a run. ``batch_size`` counts clips a step over all processes, so that the same command
+    trains the same on any number of them."""
+
+    stage: StageSettings = field(default_factory=StageSettings)
+    host: HostSettings = field(default_factory=HostSettings)
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    seed: int = 0
+    output_dir: str = "runs/${stage.name}"
+    max_steps: int = 50_000
+    batch_size: int = 16
+    micro_batch_size: int | None = None  # clips a forward pass and process; null: as many as there are
+    precision: str = "bf16"  # bf16 (autocast) | no
+    ema_decay: float = 0.9995
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    num_threads: int | None = None
+    attention: str = "auto"  # auto | sdpa | matmul (see stages/attention_kernel.py)
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    sample_every: int = 0
+    sample_scenes: int = 4
+    sample_steps: int = 20
+    tracker: str = "tensorboard"  # tensorboard | none
+    time_limit_minutes: float | None = None
+    export_dtype: str = "float32"  # float32 | bfloat16 | float16, of the EMA model that a run ends with
+
+
+def _known_keys(node: Any, prefix: str = "") -> set[str]:
+    keys: set[str] = set()
+    for key, value in node.items_ex(resolve=False) if isinstance(node, DictConfig) else node.items():
+        keys.add(f"{prefix}{key}")
+        if isinstance(value, DictConfig):
+            keys |= _known_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def unknown_key_message(key: str, known: Sequence[str] | set[str]) -> str:
+    """The error for a key that no setting has, with the nearest known ones."""
+    names = sorted(known)
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    if not near:  # the same last part somewhere else: lr -> optimizer.lr
+        leaf = key.rsplit(".", 1)[-1]
+        leaves = {name.rsplit(".", 1)[-1]: name for name in names}
+        near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=3, cutoff=0.6)]
+    hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else f"; known: {', '.join(names)}"
+    return f"There is no setting {key!r}{hint}"
+
+
+def load_settings(overrides: Sequence[str], config_dir: Path = CONFIG_DIR, config_name: str = "train") -> Settings:
+    """Compose ``configs/train.yaml`` with overrides such as ``stage=motion_to_video optimizer.lr=1e-4``.
+
+    Raises:
+        ValueError: an unknown key or group option (the nearest known one is named), a value of the wrong type,
+            or settings that contradict each other.
+    """
+    schema = OmegaConf.structured(Settings)
+    free = ("host.transformer.",)
+    known = _known_keys(schema)
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise ValueError(f"{text!r} can't be read; expected key=value. ({error})") from error
+        if override.type is None or override.type.name not in ("CHANGE", "FORCE_ADD", "ADD") or "=" not in text:
+            raise ValueError(f"{text!r} is no setting; expected key=value.")
+        key = override.key_or_group
+        if key not in known and not key.startswith(free):
+            raise ValueError(unknown_key_message(key, known))
+        if key in GROUPS:
+            _expect_option(key, override.value(), config_dir)
+    # An override of a field that its YAML file leaves at the default has to be added, in hydra's words; the schema
+    # has already said that it exists.
+    forced = [text if text.split("=", 1)[0] in GROUPS else "++" + text.lstrip("+") for text in overrides]
+    backup = GlobalHydra.instance().hydra  # another library of this process may have initialised hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(config_dir), version_base="1.3"):
+            composed = compose(config_name=config_name, overrides=forced)
+        for key in _known_keys(composed):
+            if key not in known and not key.startswith(free):
+                raise ValueError(f"{config_dir}: {unknown_key_message(key, known)}")
+        settings = OmegaConf.to_object(OmegaConf.merge(schema, composed))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"The settings don't fit together: {error}") from error
+    finally:
+        GlobalHydra.instance().hydra = backup
+    assert isinstance(settings, Settings)
+    check_settings(settings)
+    return settings
+
+
+def _expect_option(group: str, option: Any, config_dir: Path) -> None:
+    options = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+    if option not in options:
+        near = difflib.get_close_matches(str(option), options, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{group}={option} does not exist (there are: {', '.join(options)}){hint}")
+
+
+def check_settings(settings: Settings) -> None:
+    """Check values that a type can't.
+
+    Raises:
+        ValueError: what is wrong and what is expected.
+    """
+    choices = {
+        "stage.name": (settings.stage.name, ("image_to_motion", "motion_to_video")),
+        "host.trainable": (settings.host.trainable, ("all", "adapter")),
+        "host.region": (settings.host.region, ("mask", "box", "none")),
+        "motion.name": (settings.motion.name, ("masks",)),
+        "data.name": (settings.data.name, ("synthetic",)),
+        "objective.name": (settings.objective.name, ("flow_matching",)),
+        "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
+        "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
+        "precision": (settings.precision, ("bf16", "no")),
+        "attention": (settings.attention, ("auto", "sdpa", "matmul")),
+        "tracker": (settings.tracker, ("tensorboard", "none")),
+        "export_dtype": (settings.export_dtype, ("float32", "bfloat16", "float16")),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(allowed)}.")
+    positive = ("max_steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints")
+    for name in positive:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}; expected at least 1.")
+    stage = settings.stage
+    rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
+    if min(rates) < 0 or sum(rates) > 1:
+        raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")
+    if not 0 <= stage.corrupted <= 1:
+        raise ValueError(f"stage.corrupted is {stage.corrupted}; expected a share of samples, 0 to 1.")
+    if stage.corrupted > 0 and settings.data.corrupted_variants < 1:
+        raise ValueError("stage.corrupted is above 0 but data.corrupted_variants is 0; expected at least 1 variant.")
+    if not 0 <= settings.ema_decay < 1:
+        raise ValueError(f"ema_decay is {settings.ema_decay}; expected 0 to below 1.")
+    if not (math.isfinite(settings.optimizer.lr) and settings.optimizer.lr > 0):
+        raise ValueError(f"optimizer.lr is {settings.optimizer.lr}; expected a positive number.")
+    if len(settings.data.num_objects) != 2 or not 1 <= settings.data.num_objects[0] <= settings.data.num_objects[1]:
+        raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
