@@ -1,0 +1,1 @@
+"""The intermediate representation: how every object moves."""
