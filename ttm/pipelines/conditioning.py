@@ -1,0 +1,280 @@
+"""What both stages are conditioned on, as functions of tensors that know no pipeline.
+
+The pipelines, the training objectives and the benchmarks all call these, so that a model meets at inference
+exactly what it met in training.
+
+Letters: B batch, P guidance passes, T frames, H W pixels, t h w latent frames, rows and columns, t' h' w' the
+token grid, Z latent channels, C condition channels, L objects, S text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from ttm.motion.token_grid import object_coverage
+
+
+def encode_video(vae: Any, frames: Tensor) -> Tensor:
+    """Encode a clip, and normalise its latents with the autoencoder's own statistics.
+
+    The mode of the posterior is taken, so that the same clip always has the same latents.
+
+    Args:
+        vae: an ``AutoencoderKLWan``.
+        frames: float [B, 3, T, H, W] in -1..1, on the autoencoder's device; T = 1 + k * time factor.
+
+    Returns:
+        float32 [B, Z, t, h, w] of about unit variance.
+
+    Raises:
+        ValueError: another shape, or a T, H or W that the autoencoder can't pack.
+    """
+    if frames.ndim != 5 or frames.shape[1] != 3 or 0 in frames.shape:
+        shape = list(frames.shape)
+        raise ValueError(f"frames has shape {shape}; expected [B, 3, T, H, W] with no empty axis.")
+    time, space = vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
+    if (frames.shape[2] - 1) % time or frames.shape[3] % space or frames.shape[4] % space:
+        raise ValueError(
+            f"frames has shape {list(frames.shape)}; this autoencoder packs T = 1 + {time} k frames, and H"
+            f" and W that are multiples of {space}."
+        )
+    latents = vae.encode(frames.to(vae.dtype)).latent_dist.mode().float()
+    mean, std = _latent_statistics(vae, latents)
+    return (latents - mean) / std
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """The inverse of :func:`encode_video`, as far as the autoencoder goes.
+
+    Args:
+        vae: an ``AutoencoderKLWan``.
+        latents: float [B, Z, t, h, w], normalised.
+
+    Returns:
+        float32 [B, 3, T, H, W] in -1..1.
+    """
+    mean, std = _latent_statistics(vae, latents)
+    return vae.decode((latents.float() * std + mean).to(vae.dtype)).sample.float().clamp(-1, 1)
+
+
+def _latent_statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    values = torch.tensor([vae.config.latents_mean, vae.config.latents_std], device=latents.device)
+    mean, std = rearrange(values, "two z -> two 1 z 1 1 1")
+    return mean, std
+
+
+def encode_text(
+    tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int
+) -> tuple[Tensor, Tensor]:
+    """Embed texts as Wan does: beyond a text's own tokens the embedding is zero.
+
+    Args:
+        tokenizer: a transformers tokenizer with a padding token.
+        text_encoder: a ``UMT5EncoderModel``.
+        texts: B texts; a longer one than ``max_length`` tokens is cut off.
+        max_length: S.
+
+    Returns:
+        embeddings [B, S, D] in the encoder's dtype, and mask bool [B, S], true at a text's own tokens.
+    """
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length",
+        max_length=max_length,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    device = text_encoder.device
+    hidden = text_encoder(tokens.input_ids.to(device), tokens.attention_mask.to(device)).last_hidden_state
+    mask = tokens.attention_mask.to(hidden.device).bool()
+    # where, not a product: a padded row may hold anything, and 0 * inf is NaN.
+    return torch.where(rearrange(mask, "b s -> b s 1"), hidden, torch.zeros_like(hidden)), mask
+
+
+def image_to_motion_condition(x0_latents: Tensor, s0_latents: Tensor, num_latent_frames: int) -> Tensor:
+    """Stage 1's visual condition: E(x0) and E(s0) side by side on the channels, repeated over time.
+
+    Through-The-Mask concatenates both to the noisy s_t; how a single frame is spread over time it does not
+    state. Repeating it gives every place of every frame the same two pictures to look at.
+
+    Args:
+        x0_latents: the image, [B, Z, 1, h, w].
+        s0_latents: the palette picture of the first-frame masks, [B, Z, 1, h, w].
+        num_latent_frames: t.
+
+    Returns:
+        [B, 2 Z, t, h, w].
+    """
+    both = torch.cat([_single(x0_latents, "x0_latents"), _single(s0_latents, "s0_latents")], dim=1)
+    return repeat(both, "b c 1 h w -> b c t h w", t=num_latent_frames)
+
+
+def motion_to_video_condition(x0_latents: Tensor, trajectory_latents: Tensor) -> Tensor:
+    """Stage 2's visual condition: E(x0), repeated over time, beside E(palette clip), on the channels.
+
+    Args:
+        x0_latents: the image, [B, Z, 1, h, w].
+        trajectory_latents: the mask trajectory as a palette clip, [B, Z, t, h, w].
+
+    Returns:
+        [B, 2 Z, t, h, w].
+    """
+    x0 = repeat(_single(x0_latents, "x0_latents"), "b z 1 h w -> b z t h w", t=trajectory_latents.shape[2])
+    return torch.cat([x0, trajectory_latents], dim=1)
+
+
+def _single(latents: Tensor, name: str) -> Tensor:
+    if latents.ndim != 5 or latents.shape[2] != 1:
+        shape = list(latents.shape)
+        raise ValueError(f"{name} has shape {shape}; expected one latent frame, [B, Z, 1, h, w].")
+    return latents
+
+
+def trajectory_coverage(
+    ids: Tensor, num_objects: int, latent_size: Sequence[int], patch_size: Sequence[int]
+) -> Tensor:
+    """How much of every token each object covers, for a trajectory that the autoencoder packs 1 + k * group.
+
+    Args:
+        ids: integer [B, T, H, W].
+        num_objects: L, of the plan.
+        latent_size: (t, h, w) of the clip's latents.
+        patch_size: (t, h, w) of the transformer's patch embedding.
+
+    Returns:
+        float32 [B, L, t', h', w'], 0..1.
+    """
+    grid = tuple(int(size) // int(patch) for size, patch in zip(latent_size, patch_size, strict=True))
+    return object_coverage(ids, num_objects, (grid[0], grid[1], grid[2]), first_frame_alone=True)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything that a transformer is told besides the noisy latents and the time.
+
+    Attributes:
+        latents: the visual condition, [B, C, t, h, w].
+        text: the global text, [B, S, D].
+        coverage: the objects' places, float [B, L, t', h', w']; None in stage 1.
+        local_text: the objects' own texts, [B, L, S, D]; None in stage 1.
+        local_mask: their tokens, bool [B, L, S]; None in stage 1.
+    """
+
+    latents: Tensor
+    text: Tensor
+    coverage: Tensor | None = None
+    local_text: Tensor | None = None
+    local_mask: Tensor | None = None
+
+    def keep(self, visual: Tensor, text: Tensor, nothing: Tensor, nothing_mask: Tensor) -> Conditions:
+        """Drop what guidance leaves out, sample by sample: the one place where training and inference do it.
+
+        Without the visual condition its latents are zero and, since the ids come from it, so is the coverage.
+        Without the text both the global and the local texts are the text that says nothing.
+
+        Args:
+            visual: bool [B]: keep the image, the trajectory and the ids.
+            text: bool [B]: keep the global and the local texts.
+            nothing: embedding of the text that says nothing, [1, S, D].
+            nothing_mask: its tokens, bool [1, S].
+        """
+        visual = rearrange(visual, "b -> b 1 1 1 1")
+        kept = replace(
+            self,
+            latents=torch.where(visual, self.latents, torch.zeros_like(self.latents)),
+            text=torch.where(rearrange(text, "b -> b 1 1"), self.text, nothing),
+        )
+        if self.coverage is not None:
+            coverage = torch.where(visual, self.coverage, torch.zeros_like(self.coverage))
+            kept = replace(kept, coverage=coverage)
+        if self.local_text is not None and self.local_mask is not None:
+            nothing = rearrange(nothing, "1 s d -> 1 1 s d")
+            nothing_mask = rearrange(nothing_mask, "1 s -> 1 1 s")
+            local_text = torch.where(rearrange(text, "b -> b 1 1 1"), self.local_text, nothing)
+            local_mask = torch.where(rearrange(text, "b -> b 1 1"), self.local_mask, nothing_mask)
+            kept = replace(kept, local_text=local_text, local_mask=local_mask)
+        return kept
+
+    def repeat(self, times: int) -> Conditions:
+        """The batch ``times`` over: [B, …] -> [times * B, …]."""
+        copies = {name: torch.cat([value] * times) for name, value in vars(self).items() if value is not None}
+        return replace(self, **copies)
+
+    def inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """As keyword arguments of ``MaskedWanTransformer3DModel.forward``; coverage stays float32."""
+        return {
+            "encoder_hidden_states": self.text.to(dtype),
+            "condition_latents": self.latents.to(dtype),
+            "object_coverage": self.coverage,
+            "local_encoder_hidden_states": None if self.local_text is None else self.local_text.to(dtype),
+            "local_attention_mask": self.local_mask,
+        }
+
+
+Passes = tuple[tuple[float, bool, bool], ...]
+"""Passes of guidance: weight, with the visual condition?, with the text?"""
+
+
+def guidance_passes(guidance_scale: float, image_guidance_scale: float) -> Passes:
+    """Which predictions two-scale guidance needs, and with which weights.
+
+    InstructPix2Pix, Eq. 3, of e(visual, text): e(0, 0) + s_V (e(V, 0) - e(0, 0)) + s_T (e(V, T) - e(V, 0)).
+    Sorted by prediction, the weights are 1 - s_V, s_V - s_T and s_T; a pass of weight 0 is not run. Two
+    scales of 1 need one pass, two equal scales need two (then it is plain classifier-free guidance).
+
+    Args:
+        guidance_scale: s_T, of the text.
+        image_guidance_scale: s_V, of the image, the trajectory and the ids.
+
+    Returns:
+        (weight, visual, text) of each pass with a weight; the weights add up to 1.
+    """
+    passes = (
+        (1.0 - image_guidance_scale, False, False),
+        (image_guidance_scale - guidance_scale, True, False),
+        (float(guidance_scale), True, True),
+    )
+    return tuple(item for item in passes if item[0] != 0.0)
+
+
+def stack_passes(conditions: Conditions, passes: Passes, nothing: Tensor, nothing_mask: Tensor) -> Conditions:
+    """The conditions of all passes one after the other, [P * B, …], for one forward."""
+    batch, device = conditions.latents.shape[0], conditions.latents.device
+    visual = torch.tensor([item[1] for item in passes], device=device).repeat_interleave(batch)
+    text = torch.tensor([item[2] for item in passes], device=device).repeat_interleave(batch)
+    return conditions.repeat(len(passes)).keep(visual, text, nothing, nothing_mask)
+
+
+def guided(
+    transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditions, passes: Passes
+) -> Tensor:
+    """One guided prediction, all passes in one forward.
+
+    Args:
+        transformer: a ``MaskedWanTransformer3DModel``.
+        latents: noisy latents, float32 [B, Z, t, h, w].
+        timestep: scalar, 0..1000.
+        stacked: what :func:`stack_passes` made of the same ``passes``.
+
+    Returns:
+        float32 [B, Z, t, h, w]: noise - data, the sign that Wan and the flow-matching scheduler share.
+    """
+    count, dtype = len(passes), transformer.dtype
+    hidden = torch.cat([latents] * count).to(dtype)
+    prediction = transformer(
+        hidden_states=hidden,
+        timestep=timestep.expand(hidden.shape[0]),
+        return_dict=False,
+        **stacked.inputs(dtype),
+    )[0]
+    predictions = rearrange(prediction.float(), "(p b) z t h w -> p b z t h w", p=count)
+    weights = torch.tensor([item[0] for item in passes], device=predictions.device)
+    return torch.einsum("p, p b z t h w -> b z t h w", weights, predictions)
