@@ -1,0 +1,7 @@
+"""``python -m ttm.cli``: the same as ``ttm``."""
+
+import sys
+
+from ttm.cli import main
+
+sys.exit(main())

@@ -1,0 +1,183 @@
+"""What the user hands in, read and checked before any slow work: the image, masks, a plan, a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ttm.cli.errors import CommandError
+from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
+from ttm.objects import MAX_OBJECTS, PromptPlan, ids_from_masks, validate_ids
+
+EIGHT_BIT_MODES = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+)
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read a picture as RGB, turned upright where its EXIF says so; transparent parts become white.
+
+    Raises:
+        CommandError: no such file, no picture, a damaged one, or more than 8 bits a channel.
+    """
+    picture = _open(Path(path), "an image")
+    if picture.mode not in EIGHT_BIT_MODES:
+        raise CommandError(f"{path} has 16 bits or more a channel (mode {picture.mode}); expected 8.")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        cut_out = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", cut_out.size, "white"), cut_out)
+    return picture.convert("RGB")
+
+
+def read_masks(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read first-frame masks.
+
+    Args:
+        paths: one file of ids (an indexed or grey PNG with values 0..MAX_OBJECTS, a PNG in the palette's
+            colours, a NPY of integers [H, W] or booleans [L, H, W]), or L black-and-white pictures, in order
+            of the plan.
+        size: width and height of the image.
+
+    Returns:
+        uint8 [H, W], id k is the k-th object of the plan.
+
+    Raises:
+        CommandError: a file that is missing, damaged, of another size, or holds no masks.
+    """
+    arrays = [_mask_array(Path(path)) for path in paths]
+    for path, array in zip(paths, arrays, strict=True):
+        height, width = array.shape[-2:]
+        if (width, height) != size:
+            raise CommandError(f"{path} is {width} x {height}; expected {size[0]} x {size[1]}, as the image.")
+    try:
+        if len(arrays) == 1 and arrays[0].dtype != bool:
+            ids = validate_ids(arrays[0], ndim=2, name=str(paths[0]))
+        else:
+            wrong = [path for path, array in zip(paths, arrays, strict=True) if array.dtype != bool]
+            if wrong:
+                raise CommandError(
+                    f"{wrong[0]} holds ids; expected it alone, or black-and-white pictures alone."
+                )
+            ids = ids_from_masks(
+                [mask for array in arrays for mask in np.atleast_3d(array.T).T], name="--mask"
+            )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    if not ids.any():
+        raise CommandError(f"{paths[0]} shows no object; expected ids from 1, or white where the object is.")
+    return ids
+
+
+def read_plan(path: str) -> PromptPlan:
+    """Read a plan.json.
+
+    Raises:
+        CommandError: no such file, or no plan.
+    """
+    _expect_file(Path(path), "a plan (plan.json)")
+    try:
+        return PromptPlan.load(path)
+    except ValueError as error:
+        raise CommandError(f"{path}: {error}") from error
+
+
+def read_trajectory(path: str) -> MaskTrajectory:
+    """Read a trajectory.npz.
+
+    Raises:
+        CommandError: no such file, no trajectory, or one without an object.
+    """
+    _expect_file(Path(path), "a trajectory (.npz)")
+    try:
+        trajectory = MaskTrajectory.load(path)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    if not trajectory.object_ids:
+        raise CommandError(f"{path} shows no object in any frame; expected ids from 1.")
+    return trajectory
+
+
+def ids_picture(ids: NDArray[np.uint8]) -> Image.Image:
+    """Ids [H, W] as an indexed picture: a viewer shows the palette, :func:`read_masks` reads the ids."""
+    picture = Image.fromarray(ids, mode="L").convert("P")
+    picture.putdata(ids.ravel().tolist())
+    picture.putpalette(PALETTE.ravel().tolist())
+    return picture
+
+
+def _mask_array(path: Path) -> NDArray[np.generic]:
+    """Booleans [H, W] or [L, H, W], or integers [H, W]."""
+    if path.suffix.lower() == ".npy":
+        _expect_file(path, "a mask")
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise CommandError(f"{path} is no plain NumPy array, or is damaged ({error}).") from error
+        whole = (array.dtype.kind in "iu" and array.ndim == 2) or (
+            array.dtype == bool and array.ndim in (2, 3)
+        )
+        if not whole or array.size == 0:
+            shape = f"{array.dtype} {list(array.shape)}"
+            raise CommandError(
+                f"{path} holds {shape}; expected integers [H, W] or booleans [H, W] or [L, H, W]."
+            )
+        return array
+    picture = _open(path, "a mask (PNG or NPY)")
+    if picture.mode in ("RGB", "RGBA"):
+        return _from_colours(np.asarray(picture.convert("RGB")), path)
+    if picture.mode not in ("1", "L", "P"):
+        raise CommandError(f"{path} has mode {picture.mode}; expected an 8-bit grey or indexed PNG.")
+    array = np.asarray(picture)
+    if array.dtype == bool or set(np.unique(array)) <= {0, 255}:
+        return array.astype(bool)
+    if array.max() > MAX_OBJECTS:
+        found = f"values up to {int(array.max())}"
+        raise CommandError(f"{path} holds {found}; expected ids 0..{MAX_OBJECTS}, or black and white alone.")
+    return array
+
+
+def _from_colours(pixels: NDArray[np.uint8], path: Path) -> NDArray[np.generic]:
+    """Pixels [H, W, 3] in black and white as booleans, in exactly the palette's colours as ids."""
+    if np.isin(pixels, (0, 255)).all() and (pixels[..., :1] == pixels).all():
+        return pixels[..., 0].astype(bool)
+    same = (pixels[:, :, None, :] == PALETTE).all(axis=-1)
+    if not same.any(axis=-1).all():
+        raise CommandError(
+            f"{path} is a colour picture; expected ids, black and white, or the palette's colours."
+        )
+    return same.argmax(axis=-1).astype(np.uint8)
+
+
+def _open(path: Path, what: str) -> Image.Image:
+    _expect_file(path, what)
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except UnidentifiedImageError:
+        raise CommandError(f"{path} is no picture that can be read; expected PNG, JPEG, WebP, ...") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CommandError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
+
+
+def _expect_file(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise CommandError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected {what}.")
