@@ -1,0 +1,210 @@
+"""Opening and saving pipelines: names, folders and Hub ids, with one clear error for what can't be opened."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import struct
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines import pipeline_utils
+from safetensors import SafetensorError
+
+from ttm.pretrained import embedded_folder, embedded_models
+
+INDEX = "model_index.json"
+CUSTOM_PIPELINE = "pipeline"
+
+# Named torch_dtype in older releases of diffusers, which ignore "dtype".
+_DTYPE_ARGUMENT = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
+
+_CUSTOM_PIPELINE_TEXT = '''"""Opens this folder with diffusers alone; needs the package `through-the-mask`.
+
+    DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+"""
+
+from {module} import {name}
+
+__all__ = ["{name}"]
+'''
+
+
+class SavedPipeline(DiffusionPipeline):
+    """What the pipelines of this package share: opening and saving.
+
+    ``from_pretrained`` takes the name of an embedded model ("ttm-tiny"), a folder or a Hub id, loads in
+    float32 unless told otherwise (the embedded weights rest in half precision), reads safetensors only,
+    and turns what is wrong with a folder into a ValueError that names the file.
+
+    A saved folder is written beside and then moved in, file by file. It carries a ``pipeline.py``, so that
+    ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` opens it too.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Open an embedded model, a folder or a Hub id; keyword arguments as in diffusers.
+
+        Args:
+            pretrained_model_name_or_path: "ttm-tiny", a folder that ``save_pretrained`` wrote, or
+            "owner/name". **kwargs: components or settings to use instead of the saved ones, ``dtype``
+                (torch.float32 by default), and all else that ``DiffusionPipeline.from_pretrained`` takes.
+
+        Raises:
+            ValueError: no such model, another kind of folder, a damaged or missing file, an unknown
+                setting.
+        """
+        name = os.fspath(pretrained_model_name_or_path)
+        if not {"dtype", "torch_dtype"} & set(kwargs):
+            kwargs[_DTYPE_ARGUMENT] = torch.float32
+        kwargs.setdefault("use_safetensors", True)
+        folder = _local_folder(name)
+        if folder is not None:
+            _check_folder(folder, cls, passed=set(kwargs))
+        try:
+            pipeline = super().from_pretrained(name if folder is None else str(folder), **kwargs)
+        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{name} can't be opened as a {cls.__name__}: {error}") from error
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, Any]:
+        # The saved class name has the form [file, class], by which plain diffusers finds pipeline.py. Here
+        # the class
+        # is known, and running a file of the folder would only ask the user for trust without need.
+        values: dict[str, Any] = super()._dict_from_json_file(json_file)
+        if isinstance(values.get("_class_name"), list):
+            values["_class_name"] = values["_class_name"][-1]
+        return values
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write all components, the settings and ``pipeline.py`` to a folder; arguments as in diffusers.
+
+        Raises:
+            ValueError: ``safe_serialization=False`` (that would be pickle).
+            OSError: the folder can't be written; what was in it before stays whole.
+        """
+        if not safe_serialization:
+            raise ValueError(
+                "safe_serialization is False; expected True: weights are saved as safetensors only."
+            )
+        target = Path(save_directory).absolute()
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as beside:
+            super().save_pretrained(beside, variant=variant, max_shard_size=max_shard_size)
+            self._complete(Path(beside))
+            _move_in(Path(beside), target)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", target.name), variant=variant, **kwargs)
+
+    def _complete(self, folder: Path) -> None:
+        """Add ``pipeline.py``, and take from the JSON files where on this machine the models came from."""
+        cls = type(self)
+        text = _CUSTOM_PIPELINE_TEXT.format(module=cls.__module__, name=cls.__name__)
+        (folder / f"{CUSTOM_PIPELINE}.py").write_text(text, encoding="utf-8")
+        for path in folder.rglob("*.json"):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if path.name == INDEX:
+                values["_class_name"] = [CUSTOM_PIPELINE, cls.__name__]
+            elif not isinstance(values, dict) or "_name_or_path" not in values:
+                continue
+            values.pop("_name_or_path", None)
+            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _move_in(source: Path, target: Path) -> None:
+    """Move every file of a tree to its place in another on the same disk, the index last."""
+    files = sorted(
+        (path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == INDEX
+    )
+    for path in files:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder to open, or None for a Hub id."""
+    folder = embedded_folder(name)
+    if folder is not None:
+        return folder
+    if os.path.isdir(name):
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/")) or name.endswith("/"):
+        embedded = ", ".join(embedded_models()) or "none in this installation"
+        raise ValueError(
+            f"There is no model {name!r}; expected an embedded one ({embedded}), a folder, or a Hub id"
+            " of the form"
+            " 'owner/name'."
+        )
+    return None
+
+
+def _check_folder(folder: Path, cls: type[DiffusionPipeline], passed: set[str]) -> None:
+    """Find what is wrong with a pipeline's folder before anything is loaded; raises ValueError."""
+    index = folder / INDEX
+    if not index.is_file():
+        raise ValueError(f"{folder} is no pipeline: it has no {INDEX}; expected a folder of save_pretrained.")
+    try:
+        values = cls._dict_from_json_file(index)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{index} does not hold JSON ({error}); expected a file of save_pretrained."
+        ) from error
+    if values.get("_class_name") != cls.__name__:
+        raise ValueError(f"{folder} holds a {values.get('_class_name')}; expected a {cls.__name__}.")
+    known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    for key in values:
+        if key not in known and not key.startswith("_"):
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(known)}."
+            raise ValueError(f"{index} has the unknown key {key!r}; {hint}")
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) == 2 and value[0] and name not in passed | {"_class_name"}:
+            _check_component(folder / name, value[0])
+
+
+def _check_component(folder: Path, library: str) -> None:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing; expected the folder of the component {folder.name!r}.")
+    if library.split(".")[0] == "ttm":
+        # diffusers looks a class up only in modules that are imported already.
+        import_module(library)
+    for path in sorted(folder.rglob("*.safetensors")):
+        _check_safetensors(path)
+
+
+def _check_safetensors(path: Path) -> None:
+    """Raise ValueError unless the file is as long as its own header says.
+
+    A safetensors file is: 8 bytes, the header's length; the header, JSON with each tensor's place; the
+    tensors.
+    """
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size - 8:
+                raise ValueError("its header is cut off")
+            header = json.loads(stream.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged ({error}); expected a whole safetensors file.") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise ValueError(f"{path} is damaged: it has {size} bytes; expected {expected} by its own header.")
