@@ -1,12 +1,12 @@
 # Two commands, each complete on a fresh machine with python3 (3.10 or newer) and make:
-#   make demo    a video from docs/demo/scene.png and one sentence, in outputs/demo/
+#   make demo    a video from docs/demo/scene.png and the sentence in docs/demo/prompt.txt, in outputs/demo/
 #   make test    the tests
 # Both set up .venv first: about 5.4 GB, a few minutes, once. A second run starts at once.
 
 PYTHON ?= python3
 WORKERS ?= 2
 DEMO_IMAGE ?= docs/demo/scene.png
-DEMO_PROMPT ?= The red ball moves right.
+DEMO_PROMPT ?= $(shell cat docs/demo/prompt.txt)
 DEMO_OUT ?= outputs/demo
 
 PY := .venv/bin/python
