@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,10 @@ def _open_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         )
     try:
         with Image.open(name) as opened:
+            # PIL reads 16-bit colour as 8 bits without a word; its decoder's raw mode tells.
+            raw_modes = [str(tile[3]) for tile in opened.tile]
+            if any(re.search(r"(L|A|RGB|RGBX|CMYK);16", mode) for mode in raw_modes):
+                raise ValueError(_too_deep(f"image {name!r}", raw_modes[0]))
             return _from_pil(opened, f"image {name!r}")
     except Image.UnidentifiedImageError as error:
         raise ValueError(
@@ -94,14 +99,18 @@ def _open_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 def _from_pil(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode.startswith(_DEEP_MODES):
-        raise ValueError(
-            f"{name} has mode {image.mode!r}, more than 8 bits a channel; expected 8-bit RGB or grey"
-            " (bring it to 8"
-            " bits first: only you know its range)."
-        )
+        raise ValueError(_too_deep(name, image.mode))
     if 0 in image.size:
         raise ValueError(f"{name} has size {image.width} x {image.height}; expected at least one pixel.")
     return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _too_deep(name: str, mode: str) -> str:
+    return (
+        f"{name} has mode {mode!r}, more than 8 bits a channel; expected 8-bit RGB or grey (bring it to"
+        " 8 bits"
+        " first: only you know its range)."
+    )
 
 
 def centre_crop(height: int, width: int, to_height: int, to_width: int) -> Box:
@@ -198,7 +207,7 @@ def check_masks_against_plan(ids: NDArray[np.uint8], plan: PromptPlan) -> None:
 
 
 def check_trajectory_against_plan(trajectory: MaskTrajectory, plan: PromptPlan) -> None:
-    """Raise ValueError unless a trajectory's ids are objects of the plan; an object never seen is only logged."""
+    """Raise ValueError unless a trajectory's ids are the plan's; an object never seen is only logged."""
     found = trajectory.object_ids
     count = len(plan.objects)
     if not found or found[-1] > count:

@@ -1,0 +1,148 @@
+"""Stage 1: image, first-frame masks and the text of the motion in; a mask trajectory out.
+
+Letters: T frames, H W pixels, t h w latent frames, rows and columns, Z latent channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
+from ttm.objects import PromptPlan
+from ttm.pipelines.conditioning import Conditions, decode_latents, encode_video, image_to_motion_condition
+from ttm.pipelines.inputs import (
+    check_masks_against_plan,
+    fit_ids,
+    fit_image,
+    read_image,
+    read_masks,
+    to_model,
+    to_uint8,
+)
+from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback
+
+
+@dataclass
+class ImageToMotionOutput(BaseOutput):
+    """What stage 1 makes.
+
+    Attributes:
+        trajectory: ids [T, H, W]; None for ``output_type="latent"``.
+        frames: the palette clip as the autoencoder decoded it, uint8 [T, H, W, 3]; None for latents.
+        latents: normalised latents of the clip, float32 [1, Z, t, h, w].
+    """
+
+    trajectory: MaskTrajectory | None
+    frames: NDArray[np.uint8] | None
+    latents: Tensor
+
+
+class ImageToMotionPipeline(StagePipeline):
+    """Through-The-Mask's first stage: how will the objects move?
+
+    Nothing of the first frame is pasted into the result: what it gives is the model's own prediction,
+    frame 0 included.
+    """
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        prompt: str | PromptPlan,
+        masks: Any,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "trajectory",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
+    ) -> Any:
+        """Make a trajectory.
+
+        Args:
+            image: PIL image, path, or uint8 [H, W, 3]; cut and resized by the rule of
+                ``ttm.pipelines.inputs``.
+            prompt: the motion prompt, or a plan to take it from.
+            masks: first-frame ids [H, W] or L boolean masks, of the image's size.
+            negative_prompt: the text that guidance pushes away from; "" by default.
+            latents: noise to start from, [1, Z, t, h, w].
+            output_type: "trajectory" or "latent".
+            others: as in ``ttm.Pipeline``; None = the pipeline's setting.
+
+        Returns:
+            ``ImageToMotionOutput``, or the trajectory in a tuple.
+
+        Raises:
+            ValueError: anything wrong with what was given, before a model runs.
+        """
+        frames, height, width = self._check_clip(num_frames, height, width)
+        tensor_inputs = callback_on_step_end_tensor_inputs
+        steps, negative = self._check_sampling(
+            num_inference_steps, guidance_scale, image_guidance_scale, negative_prompt, tensor_inputs
+        )
+        if output_type not in ("trajectory", "latent"):
+            raise ValueError(f"output_type is {output_type!r}; expected 'trajectory' or 'latent'.")
+        picture = read_image(image)
+        ids = read_masks(masks, picture.shape[:2])
+        text = _motion_prompt(prompt, ids)
+        ids = fit_ids(ids, height, width)
+        noise = self._noise((frames, height, width), generator, latents)
+
+        conditions, nothing = self._conditions(
+            fit_image(picture, height, width), ids, text, negative, noise.shape[2]
+        )
+        made = self._denoise(
+            noise, conditions, nothing, steps, callback_on_step_end, tensor_inputs, "image to motion"
+        )
+        output = self._decode(made, ids) if output_type == "trajectory" else (None, None)
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return (output[0] if output_type == "trajectory" else made,)
+        return ImageToMotionOutput(trajectory=output[0], frames=output[1], latents=made)
+
+    def _conditions(
+        self,
+        image: NDArray[np.uint8],
+        ids: NDArray[np.uint8],
+        text: str,
+        negative: str,
+        num_latent_frames: int,
+    ) -> tuple[Conditions, tuple[Tensor, Tensor]]:
+        device = self._execution_device
+        embeds, mask = self._encode_text([text, negative])
+        embeds, mask = embeds.to(device), mask.to(device)
+        both = np.stack([image, PALETTE[ids]])
+        x0, s0 = encode_video(self.vae, to_model(both, device).transpose(0, 2)).chunk(2)
+        visual = image_to_motion_condition(x0, s0, num_latent_frames)
+        return Conditions(latents=visual, text=embeds[:1]), (embeds[1:], mask[1:])
+
+    def _decode(
+        self, latents: Tensor, first_ids: NDArray[np.uint8]
+    ) -> tuple[MaskTrajectory, NDArray[np.uint8]]:
+        frames = to_uint8(decode_latents(self.vae, latents))
+        present = [int(number) for number in np.unique(first_ids) if number]
+        return MaskTrajectory.from_video(frames, fps=self.config.fps, ids=present), frames
+
+
+def _motion_prompt(prompt: str | PromptPlan, ids: NDArray[np.uint8]) -> str:
+    if isinstance(prompt, PromptPlan):
+        check_masks_against_plan(ids, prompt)
+        return prompt.motion_prompt
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"prompt is {prompt!r}; expected the text of the motion, or a PromptPlan.")
+    return prompt

@@ -1,0 +1,149 @@
+"""Stage 2: image, mask trajectory and a plan's texts in; the video that follows the trajectory out.
+
+Letters: T frames, H W pixels, t h w latent frames, rows and columns, Z latent channels, L objects, S text
+tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from diffusers.video_processor import VideoProcessor
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.objects import PromptPlan
+from ttm.pipelines.conditioning import (
+    Conditions,
+    decode_latents,
+    encode_video,
+    motion_to_video_condition,
+    trajectory_coverage,
+)
+from ttm.pipelines.inputs import (
+    check_num_frames,
+    check_trajectory_against_plan,
+    fit_image,
+    fit_trajectory,
+    read_image,
+    to_model,
+)
+from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback, check_output_type
+
+
+@dataclass
+class MotionToVideoOutput(BaseOutput):
+    """What stage 2 makes.
+
+    Attributes:
+        frames: a batch of one video: ``frames[0]`` is a list of T PIL images ("pil"), float [T, H, W, 3]
+            in 0..1 ("np"), float [T, 3, H, W] in 0..1 ("pt"), or normalised latents [Z, t, h, w]
+            ("latent").
+        trajectory: the trajectory at the working size.
+    """
+
+    frames: Any
+    trajectory: MaskTrajectory
+
+
+class MotionToVideoPipeline(StagePipeline):
+    """Through-The-Mask's second stage: the video in which every object follows its mask and its own text."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        plan: PromptPlan,
+        trajectory: MaskTrajectory,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
+    ) -> Any:
+        """Make a video.
+
+        Args:
+            image: PIL image, path, or uint8 [H, W, 3]; cut and resized by the rule of
+                ``ttm.pipelines.inputs``.
+            plan: the global prompt, and every object's own.
+            trajectory: how the objects move; as many frames as the video gets.
+            negative_prompt: the text that guidance pushes away from; "" by default.
+            latents: noise to start from, [1, Z, t, h, w].
+            output_type: "pil", "np", "pt" or "latent".
+            others: as in ``ttm.Pipeline``; None = the pipeline's setting.
+
+        Returns:
+            ``MotionToVideoOutput``, or its frames in a tuple.
+
+        Raises:
+            ValueError: anything wrong with what was given, before a model runs.
+        """
+        if not isinstance(plan, PromptPlan):
+            raise ValueError(f"plan is a {type(plan).__name__}; expected a ttm.PromptPlan.")
+        picture = read_image(image)
+        _, height, width = self._check_clip(None, height, width)
+        moves = fit_trajectory(trajectory, picture.shape[:2], height, width)
+        check_trajectory_frames(moves, self.vae.config.scale_factor_temporal)
+        check_trajectory_against_plan(moves, plan)
+        check_output_type(output_type)
+        tensor_inputs = callback_on_step_end_tensor_inputs
+        steps, negative = self._check_sampling(
+            num_inference_steps, guidance_scale, image_guidance_scale, negative_prompt, tensor_inputs
+        )
+        noise = self._noise((moves.num_frames, height, width), generator, latents)
+
+        conditions, nothing = self._conditions(fit_image(picture, height, width), plan, moves, negative)
+        made = self._denoise(
+            noise, conditions, nothing, steps, callback_on_step_end, tensor_inputs, "motion to video"
+        )
+        frames = made if output_type == "latent" else self._decode(made, output_type)
+        self.maybe_free_model_hooks()
+        return MotionToVideoOutput(frames=frames, trajectory=moves) if return_dict else (frames,)
+
+    def _conditions(
+        self, image: NDArray[np.uint8], plan: PromptPlan, trajectory: MaskTrajectory, negative: str
+    ) -> tuple[Conditions, tuple[Tensor, Tensor]]:
+        device = self._execution_device
+        embeds, mask = self._encode_text([plan.prompt, negative, *plan.local_prompts])
+        embeds, mask = embeds.to(device), mask.to(device)
+        x0 = encode_video(self.vae, to_model(image[None], device))
+        clip = encode_video(self.vae, to_model(trajectory.to_video(), device))
+        coverage = trajectory_coverage(
+            torch.from_numpy(trajectory.ids[None]).to(device),
+            len(plan.objects),
+            clip.shape[2:],
+            self.transformer.config.patch_size,
+        )
+        conditions = Conditions(
+            latents=motion_to_video_condition(x0, clip),
+            text=embeds[:1],
+            coverage=coverage,
+            local_text=rearrange(embeds[2:], "l s d -> 1 l s d"),
+            local_mask=rearrange(mask[2:], "l s -> 1 l s"),
+        )
+        return conditions, (embeds[1:2], mask[1:2])
+
+    def _decode(self, latents: Tensor, output_type: str) -> Any:
+        video = decode_latents(self.vae, latents)
+        return VideoProcessor().postprocess_video(video, output_type=output_type)
+
+
+def check_trajectory_frames(trajectory: MaskTrajectory, group: int) -> None:
+    """Raise ValueError unless the autoencoder packs a trajectory's frames."""
+    hint = " The frames are the trajectory's: trajectory.resample(num_frames) changes them."
+    check_num_frames(trajectory.num_frames, group, hint)

@@ -1,0 +1,270 @@
+"""What the two stages share: components, settings, checks, text, noise and the sampling loop.
+
+Letters: B batch, T frames, H W pixels, t h w latent frames, rows and columns, Z latent channels, S text
+tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from ttm.pipelines.conditioning import (
+    Conditions,
+    Passes,
+    encode_text,
+    guidance_passes,
+    guided,
+    stack_passes,
+)
+stack_passes from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size
+from ttm.pipelines.saved_pipeline import SavedPipeline
+from ttm.pipelines.sigma_schedules import sigma_schedule
+
+StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any] | None]
+"""callback_on_step_end(pipeline, step, timestep, tensors) -> tensors to go on with, or None: as they are."""
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+class SamplingState:
+    """The state of a running call that callbacks read and may set, as in diffusers."""
+
+    _guidance_scale: float = 1.0
+    _image_guidance_scale: float = 1.0
+    _num_timesteps: int = 0
+    _current_timestep: Tensor | None = None
+    _interrupt: bool = False
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the text, in the running call."""
+        return self._guidance_scale
+
+    @property
+    def image_guidance_scale(self) -> float:
+        """Of the visual condition, in the running call."""
+        return self._image_guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Sampling steps of the running stage."""
+        return self._num_timesteps
+
+    @property
+    def current_timestep(self) -> Tensor | None:
+        """Timestep of the running step, None between calls."""
+        return self._current_timestep
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback asked, with ``pipe._interrupt = True``, to leave out the remaining steps."""
+        return self._interrupt
+
+
+class StagePipeline(SamplingState, SavedPipeline):
+    """One stage: an autoencoder, a text encoder and one transformer.
+
+    Args:
+        vae: ``AutoencoderKLWan``.
+        tokenizer: of the text encoder.
+        text_encoder: ``UMT5EncoderModel``.
+        transformer: ``MaskedWanTransformer3DModel`` with ``condition_channels`` twice the latent channels.
+        scheduler: ``FlowMatchEulerDiscreteScheduler``.
+        num_frames, height, width, fps: of the clips that the transformer was trained on; what calls use by
+            default.
+        num_inference_steps, guidance_scale, image_guidance_scale: what calls use by default.
+        max_sequence_length: text tokens; a longer text is cut off.
+        sigmas: "linear" or "linear_quadratic", the noise levels of the steps.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ["latents", "prompt_embeds"]
+
+    def __init__(
+        self,
+        vae: Any,
+        tokenizer: Any,
+        text_encoder: Any,
+        transformer: Any,
+        scheduler: Any,
+        num_frames: int = 17,
+        height: int = 128,
+        width: int = 128,
+        fps: float = 8.0,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        image_guidance_scale: float = 1.5,
+        max_sequence_length: int = 48,
+        sigmas: str = "linear",
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer,
+            scheduler=scheduler
+        )
+        self.register_to_config(
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            fps=fps,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+            max_sequence_length=max_sequence_length,
+            sigmas=sigmas,
+        )
+
+    def _setting(self, value: Any, name: str) -> Any:
+        return self.config[name] if value is None else value
+
+    def _check_clip(self, num_frames: Any, height: Any, width: Any) -> tuple[int, int, int]:
+        """Resolve and check the size of a clip: (T, H, W)."""
+        multiple = size_multiple(self.vae, self.transformer)
+        size = check_size(self._setting(height, "height"), self._setting(width, "width"), multiple)
+        frames = self._setting(num_frames, "num_frames")
+        return check_num_frames(frames, self.vae.config.scale_factor_temporal), *size
+
+    def _check_sampling(
+        self,
+        num_inference_steps: Any,
+        guidance_scale: Any,
+        image_guidance_scale: Any,
+        negative_prompt: Any,
+        tensor_inputs: Sequence[str],
+    ) -> tuple[int, str]:
+        """Check what the sampling loop is told, and set its state; returns the steps and the empty text."""
+        check_components(self.vae, self.text_encoder, self.transformer)
+        steps = check_count(
+            self._setting(num_inference_steps, "num_inference_steps"), "num_inference_steps"
+        )
+        self._guidance_scale = check_scale(
+            self._setting(guidance_scale, "guidance_scale"), "guidance_scale"
+        )
+        self._image_guidance_scale = check_scale(
+            self._setting(image_guidance_scale, "image_guidance_scale"), "image_guidance_scale"
+        )
+        if negative_prompt is not None and not isinstance(negative_prompt, str):
+            kind = type(negative_prompt).__name__
+            raise ValueError(f"negative_prompt is a {kind}; expected a text or None.")
+        sigma_schedule(self.config.sigmas, steps)
+        check_tensor_inputs(tensor_inputs, self._callback_tensor_inputs)
+        return steps, negative_prompt or ""
+
+    def _encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        length = check_count(self.config.max_sequence_length, "max_sequence_length")
+        return encode_text(self.tokenizer, self.text_encoder, texts, length)
+
+    def _noise(self, clip: tuple[int, int, int], generator: Any, latents: Tensor | None) -> Tensor:
+        shape = latent_shape(self.vae, *clip)
+        return draw_noise(shape, generator, self._execution_device, latents)
+
+    def _denoise(
+        self,
+        latents: Tensor,
+        conditions: Conditions,
+        nothing: tuple[Tensor, Tensor],
+        num_inference_steps: int,
+        callback_on_step_end: StepCallback | None,
+        tensor_inputs: Sequence[str],
+        description: str,
+    ) -> Tensor:
+        """From noise to latents.
+
+        Args:
+            latents: noise, float32 [B, Z, t, h, w].
+            nothing: embedding [1, S, D] and mask [1, S] of the text that says nothing.
+            description: stands beside the progress bar.
+
+        Returns:
+            float32 [B, Z, t, h, w].
+        """
+        device = latents.device
+        self.scheduler.set_timesteps(
+            sigmas=sigma_schedule(self.config.sigmas, num_inference_steps), device=device
+        )
+        timesteps = self.scheduler.timesteps
+        self._num_timesteps, self._interrupt = len(timesteps), False
+        passes: Passes = ()
+        with self.progress_bar(total=len(timesteps)) as bar:
+            bar.set_description(description)
+            for step, timestep in enumerate(timesteps):
+                if self._interrupt:
+                    continue
+                self._current_timestep = timestep
+                wanted = guidance_passes(self._guidance_scale, self._image_guidance_scale)
+                if wanted != passes:  # once, unless a callback changes something
+                    passes, stacked = wanted, stack_passes(conditions, wanted, *nothing)
+                prediction = guided(self.transformer, latents, timestep, stacked, passes)
+                latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    held = {"latents": latents, "prompt_embeds": conditions.text}
+                    asked = {name: held[name] for name in tensor_inputs}
+                    given = callback_on_step_end(self, step, timestep, asked) or {}
+                    latents = given.get("latents", latents)
+                    if given.get("prompt_embeds", conditions.text) is not conditions.text:
+                        conditions, passes = replace(conditions, text=given["prompt_embeds"]), ()
+                bar.update()
+        self._current_timestep = None
+        return latents
+
+
+def size_multiple(vae: Any, transformer: Any) -> tuple[int, int]:
+    """What height and width of a clip must be multiples of, pixels."""
+    patch = transformer.config.patch_size
+    return vae.config.scale_factor_spatial * patch[1], vae.config.scale_factor_spatial * patch[2]
+
+
+def latent_shape(vae: Any, num_frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
+    """(1, Z, t, h, w) of a clip's latents."""
+    time, space = vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
+    return 1, vae.config.z_dim, (num_frames - 1) // time + 1, height // space, width // space
+
+
+def draw_noise(
+    shape: tuple[int, ...], generator: Any, device: torch.device, latents: Tensor | None = None
+) -> Tensor:
+    """Noise float32 of ``shape`` from a generator, or the noise that was handed in, checked."""
+    if latents is None:
+        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
+        found = list(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise ValueError(f"latents is {found}; expected a tensor of shape {list(shape)} for this clip.")
+    return latents.to(device, torch.float32)
+
+
+def check_tensor_inputs(names: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raise ValueError if a callback asks for tensors that there are not."""
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise ValueError(
+            f"callback_on_step_end_tensor_inputs names {unknown}; expected some of {list(allowed)}."
+        )
+
+
+def check_output_type(output_type: str) -> None:
+    """Raise ValueError unless the pipelines can give this kind of frames."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}.")
+
+
+def check_components(vae: Any, text_encoder: Any, transformer: Any) -> None:
+    """Raise ValueError unless autoencoder, text encoder and transformer fit together."""
+    channels = vae.config.z_dim
+    expected = {
+        "in_channels": channels,
+        "condition_channels": 2 * channels,
+        "text_dim": text_encoder.config.d_model,
+    }
+    for name, value in expected.items():
+        found = getattr(transformer.config, name, None)
+        if found != value:
+            raise ValueError(
+                f"The transformer's {name} is {found}; expected {value} to fit this autoencoder and text"
+                " encoder."
+            )
