@@ -1,7 +1,7 @@
 """Write the picture and the sentence that ``make demo`` starts from: a test scene of the synthetic world.
 
-    python -m tools.make_demo_scene            the scene that stands in docs/demo/
-    python -m tools.make_demo_scene --scene 14 --output /tmp/demo
+python -m tools.make_demo_scene            the scene that stands in docs/demo/
+python -m tools.make_demo_scene --scene 14 --output /tmp/demo
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ OUTPUT = Path(__file__).parents[1] / "docs/demo"
 
 def main() -> None:
     """Write ``scene.png`` (the first frame) and ``prompt.txt`` of one scene that training never saw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scene", type=int, default=SCENE, help="index in the test split, two objects a scene")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--scene", type=int, default=SCENE, help="index in the test split, two objects a scene"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     scene = SyntheticWorld("test", num_objects=(2, 2), appearance=0.3)[arguments.scene]
