@@ -68,8 +68,7 @@ def read_image(image: Any) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         raise ValueError(
             f"image is {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3] in 0..255 (bring"
-            " deeper or"
-            " floating-point images to 8 bits first: only you know their range)."
+            " deeper or floating-point images to 8 bits first: only you know their range)."
         )
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image has shape {list(image.shape)}; expected [H, W, 3] with no empty axis.")
@@ -108,8 +107,7 @@ def _from_pil(image: Image.Image, name: str) -> NDArray[np.uint8]:
 def _too_deep(name: str, mode: str) -> str:
     return (
         f"{name} has mode {mode!r}, more than 8 bits a channel; expected 8-bit RGB or grey (bring it to"
-        " 8 bits"
-        " first: only you know its range)."
+        " 8 bits first: only you know its range)."
     )
 
 
@@ -162,8 +160,7 @@ def fit_ids(
                 f"Object {number}{name} lies outside of the centred {part.shape[0]} x {part.shape[1]}"
                 " part of the"
                 f" {ids.shape[0]} x {ids.shape[1]} image that is kept; expected every object in it (crop"
-                " the image"
-                " yourself, or pass a height and width of its aspect ratio)."
+                " the image yourself, or pass a height and width of its aspect ratio)."
             )
     return resize_ids(part, height, width)
 
@@ -201,8 +198,7 @@ def check_masks_against_plan(ids: NDArray[np.uint8], plan: PromptPlan) -> None:
     if found != expected:
         raise ValueError(
             f"masks hold the ids {found}; expected {expected}: one for each object of the plan, in its"
-            " order"
-            f" ({', '.join(plan.phrases)})."
+            f" order ({', '.join(plan.phrases)})."
         )
 
 
@@ -213,8 +209,7 @@ def check_trajectory_against_plan(trajectory: MaskTrajectory, plan: PromptPlan) 
     if not found or found[-1] > count:
         raise ValueError(
             f"trajectory holds the ids {found}; expected ids of 1..{count}: the objects of the plan, in"
-            " its order"
-            f" ({', '.join(plan.phrases)})."
+            f" its order ({', '.join(plan.phrases)})."
         )
     missing = [
         f"{number} ({plan.phrases[number - 1]})" for number in range(1, count + 1) if number not in found
@@ -272,8 +267,7 @@ def check_num_frames(num_frames: Any, group: int, hint: str = "") -> int:
         below = (value - 1) // group * group + 1
         raise ValueError(
             f"num_frames is {value}, which the autoencoder can't pack: it takes 1 + a multiple of"
-            f" {group} frames;"
-            f" nearest are {below} and {below + group}.{hint}"
+            f" {group} frames; nearest are {below} and {below + group}.{hint}"
         )
     return value
 

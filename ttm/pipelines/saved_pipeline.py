@@ -149,8 +149,7 @@ def _local_folder(name: str) -> Path | None:
         embedded = ", ".join(embedded_models()) or "none in this installation"
         raise ValueError(
             f"There is no model {name!r}; expected an embedded one ({embedded}), a folder, or a Hub id"
-            " of the form"
-            " 'owner/name'."
+            " of the form 'owner/name'."
         )
     return None
 

@@ -22,7 +22,7 @@ from ttm.pipelines.conditioning import (
     guided,
     stack_passes,
 )
-stack_passes from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size
+from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size
 from ttm.pipelines.saved_pipeline import SavedPipeline
 from ttm.pipelines.sigma_schedules import sigma_schedule
 
@@ -105,8 +105,11 @@ class StagePipeline(SamplingState, SavedPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae, tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer,
-            scheduler=scheduler
+            vae=vae,
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            transformer=transformer,
+            scheduler=scheduler,
         )
         self.register_to_config(
             num_frames=num_frames,
@@ -140,12 +143,8 @@ class StagePipeline(SamplingState, SavedPipeline):
     ) -> tuple[int, str]:
         """Check what the sampling loop is told, and set its state; returns the steps and the empty text."""
         check_components(self.vae, self.text_encoder, self.transformer)
-        steps = check_count(
-            self._setting(num_inference_steps, "num_inference_steps"), "num_inference_steps"
-        )
-        self._guidance_scale = check_scale(
-            self._setting(guidance_scale, "guidance_scale"), "guidance_scale"
-        )
+        steps = check_count(self._setting(num_inference_steps, "num_inference_steps"), "num_inference_steps")
+        self._guidance_scale = check_scale(self._setting(guidance_scale, "guidance_scale"), "guidance_scale")
         self._image_guidance_scale = check_scale(
             self._setting(image_guidance_scale, "image_guidance_scale"), "image_guidance_scale"
         )
