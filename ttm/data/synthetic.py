@@ -178,7 +178,7 @@ class SyntheticWorld:
         objects = self._placed(rng, [item for item, _ in drawn])
         layers = np.stack([_layer(item, sprite, self.size) for item, (_, sprite) in zip(objects, drawn, strict=True)])
         frames, ids = _composite(background.astype(np.uint8), layers)
-        plan = _plan(rng, objects)
+        plan = describe(rng, objects)
         return SyntheticScene(frames, ids, plan, objects, background.astype(np.uint8), layers)
 
     def _names(self, rng: np.random.Generator, count: int) -> list[tuple[str | None, str]]:
@@ -315,8 +315,8 @@ def _composite(background: NDArray[np.uint8], layers: NDArray[np.uint8]) -> tupl
     return frames.round().astype(np.uint8), ids
 
 
-def _plan(rng: np.random.Generator, objects: Sequence[SceneObject]) -> PromptPlan:
-    """Say what happens, in the words and the format of the rule planner."""
+def describe(rng: np.random.Generator, objects: Sequence[SceneObject]) -> PromptPlan:
+    """Say what happens to ``objects`` (phrase, motion and appearance are read), in the format of the rule planner."""
     clauses, spoken = [], []
     for item in objects:
         if item.motion in DIRECTIONS:

@@ -1,0 +1,111 @@
+"""The loop that trains one small component of ttm-tiny within a budget of minutes, and resumes.
+
+The two diffusion transformers are trained by ``stages``; this loop serves the parts that the method takes as given
+(autoencoder, text encoder), whose objectives have nothing to do with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@dataclass
+class Progress:
+    """How far a run has come: optimiser steps taken and seconds spent training, over all its starts."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+def learning_rate(fraction: float, step: int, peak: float, warmup_steps: int = 100, floor: float = 0.03) -> float:
+    """Linear warm-up in steps, then half a cosine in the fraction of the time budget that is spent."""
+    decay = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    return peak * decay * min(1.0, (step + 1) / warmup_steps)
+
+
+def train(
+    module: nn.Module,
+    loss_at: Callable[[int, float], Tensor],
+    folder: Path,
+    *,
+    minutes: float,
+    peak_learning_rate: float,
+    on_checkpoint: Callable[[Progress], str],
+    checkpoint_every_seconds: float = 180.0,
+) -> Progress:
+    """Train ``module`` until ``minutes`` are spent, going on from ``folder`` if it holds a run.
+
+    Args:
+        module: what is trained; every parameter that requires a gradient.
+        loss_at: (step, fraction of the budget spent) -> scalar loss.
+        folder: where ``training.safetensors`` (weights and AdamW moments) and ``progress.json`` are kept.
+        minutes: the budget, over all starts together.
+        peak_learning_rate: of AdamW.
+        on_checkpoint: measures the module and says the result in a line for the log.
+        checkpoint_every_seconds: how often to save.
+
+    Returns:
+        The progress at the end.
+    """
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(named.values(), lr=peak_learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    progress = _resume(named, optimizer, folder)
+    last, since, running = time.monotonic(), 0.0, 0.0
+    while progress.seconds < 60 * minutes:
+        fraction = progress.seconds / (60 * minutes)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(fraction, progress.step, peak_learning_rate)
+        loss = loss_at(progress.step, fraction)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        if torch.isfinite(norm):  # one bad batch must not undo the run
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        running = 0.98 * running + 0.02 * float(loss.detach()) if progress.step else float(loss.detach())
+        progress.step += 1
+        now = time.monotonic()
+        progress.seconds, since, last = progress.seconds + now - last, since + now - last, now
+        if since > checkpoint_every_seconds or progress.seconds >= 60 * minutes:
+            _save(named, optimizer, progress, folder)
+            told = on_checkpoint(progress)
+            print(f"step {progress.step} {progress.seconds / 60:.1f} min loss {running:.4f} {told}", flush=True)
+            since, last = 0.0, time.monotonic()
+    return progress
+
+
+def _save(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"weight/{name}": p.detach() for name, p in named.items()}
+    for name, p in named.items():
+        for key, tensor in optimizer.state[p].items():  # empty until the parameter has had a gradient
+            tensors[f"{key}/{name}"] = tensor
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, folder / "training.part", metadata={"progress": json.dumps(asdict(progress))})
+    os.replace(folder / "training.part", folder / "training.safetensors")
+
+
+def _resume(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
+    path = folder / "training.safetensors"
+    if not path.exists():
+        return Progress()
+    with safe_open(path, framework="pt") as opened:
+        progress = Progress(**json.loads(opened.metadata()["progress"]))
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, p in named.items():
+            p.copy_(tensors[f"weight/{name}"])
+            state = {key: tensors.get(f"{key}/{name}") for key in ("exp_avg", "exp_avg_sq", "step")}
+            if None not in state.values():
+                optimizer.state[p] = state
+    return progress

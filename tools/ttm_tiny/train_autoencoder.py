@@ -1,0 +1,153 @@
+"""Train the video autoencoder of ttm-tiny on crops of synthetic clips and of their palette clips.
+
+    python -m tools.ttm_tiny.train_autoencoder --minutes 30 --run runs/ttm-tiny/vae --output ttm/pretrained/ttm-tiny/vae
+
+It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts and the pixel packing of Wan 2.2 (so that no
+convolution runs at full resolution), 8 x in space, 4 x in time, 16 latent channels. It is convolutional: it trains on
+64 x 64 crops, of one frame first, because that is where the photographs vary, then of clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tools.ttm_tiny.timed_training import Progress, train
+from ttm.data.sprites import TRAINING_PHOTOGRAPHS, random_crop
+from ttm.data.synthetic import SyntheticWorld
+from ttm.motion.mask_trajectory import MaskTrajectory
+
+CONFIG = {
+    "base_dim": 32, "decoder_base_dim": 40, "z_dim": 16, "dim_mult": [1, 2, 2], "num_res_blocks": 1,
+    "temperal_downsample": [True, True], "is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12,
+    "scale_factor_temporal": 4, "scale_factor_spatial": 8, "latents_mean": [0.0] * 16, "latents_std": [1.0] * 16,
+}  # fmt: skip
+CROP = 64
+KL_WEIGHT = 1e-4
+
+
+class CropSource:
+    """Random crops from a pool of scenes that is renewed scene by scene."""
+
+    def __init__(self, world: SyntheticWorld, pool_size: int, seed: int) -> None:
+        self.world, self.rng = world, np.random.default_rng(seed)
+        self.next_scene = int(self.rng.integers(10**6))
+        self.pool: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
+        self.pool_size = pool_size
+
+    def renew(self) -> None:
+        """Draw one new scene, in the place of a random old one once the pool is full."""
+        scene = self.world[self.next_scene]
+        self.next_scene += 1
+        pair = (scene.frames, MaskTrajectory(scene.ids).to_video())
+        if len(self.pool) < self.pool_size:
+            self.pool.append(pair)
+        else:
+            self.pool[int(self.rng.integers(self.pool_size))] = pair
+
+    def batch(self, count: int, num_frames: int) -> Tensor:
+        """float32 [count, 3, num_frames, CROP, CROP] in [-1, 1]: clips, a fifth of them palette clips, and photographs."""
+        crops = []
+        for _ in range(count):
+            if num_frames == 1 and self.rng.random() < 0.35:
+                photo = str(self.rng.choice(TRAINING_PHOTOGRAPHS))
+                clip = random_crop(self.rng, photo, 128, smallest=0.4)[None]
+            else:
+                pair = self.pool[int(self.rng.integers(len(self.pool)))]
+                clip = pair[int(self.rng.random() < 0.2)]
+            t = int(self.rng.integers(clip.shape[0] - num_frames + 1))
+            y, x = self.rng.integers(0, clip.shape[1] - CROP + 1, 2)
+            crop = clip[t : t + num_frames, y : y + CROP, x : x + CROP]
+            if self.rng.random() < 0.3:
+                crop = crop[..., self.rng.permutation(3)]
+            crops.append(crop)
+        return to_tensor(np.stack(crops))
+
+
+def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
+    """uint8 [B, T, H, W, 3] -> float32 [B, 3, T, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, 1))).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def measure(vae: AutoencoderKLWan, scenes: int = 12) -> dict[str, float]:
+    """PSNR in dB on held-out clips, and accuracy of the palette clip's ids, as fractions of pixels of objects."""
+    world = SyntheticWorld("test")
+    psnr, hits = [], []
+    for index in range(scenes):
+        scene = world[index]
+        with torch.autocast("cpu", torch.bfloat16):
+            palette = MaskTrajectory(scene.ids).to_video()
+            x = to_tensor(np.stack([scene.frames, palette]))
+            y = vae.decode(vae.encode(x).latent_dist.mode()).sample.float()
+        psnr.append(-10 * np.log10(float(((y[0] - x[0]) / 2).square().mean())))
+        decoded = ((np.moveaxis(y[1].numpy(), 0, -1) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
+        ids = MaskTrajectory.from_video(decoded).ids
+        for number in range(1, len(scene.objects) + 1):
+            a, b = ids == number, scene.ids == number
+            hits.append((a & b).sum() / max((a | b).sum(), 1))
+    return {"psnr_db": float(np.mean(psnr)), "palette_iou": float(np.mean(hits))}
+
+
+@torch.no_grad()
+def set_latent_statistics(vae: AutoencoderKLWan, scenes: int = 48) -> None:
+    """Measure mean and deviation of each latent channel over clips and palette clips, into the config."""
+    world, latents = SyntheticWorld("val"), []
+    for index in range(scenes):
+        scene = world[index]
+        x = to_tensor(np.stack([scene.frames, MaskTrajectory(scene.ids).to_video()]))
+        with torch.autocast("cpu", torch.bfloat16):
+            latents.append(vae.encode(x).latent_dist.mode().float())
+    stacked = torch.cat(latents).transpose(0, 1).flatten(1)
+    vae.register_to_config(latents_mean=stacked.mean(1).tolist(), latents_std=stacked.std(1).tolist())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny/vae"))
+    parser.add_argument("--output", type=Path, default=Path("ttm/pretrained/ttm-tiny/vae"))
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    torch.manual_seed(arguments.seed)
+    vae = AutoencoderKLWan(**CONFIG)
+    print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
+    source = CropSource(SyntheticWorld("train"), pool_size=400, seed=arguments.seed)
+    for _ in range(100):
+        source.renew()
+
+    def loss_at(step: int, fraction: float) -> Tensor:
+        if fraction < 0.35 or step % 4 == 0:
+            count, num_frames = 24, 1
+        else:
+            count, num_frames = 8, 5
+        source.renew()
+        x = source.batch(count, num_frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.sample()).sample.float()
+        error = y - x
+        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        return error.abs().mean() + 2 * error.square().mean() + KL_WEIGHT * kl
+
+    def on_checkpoint(progress: Progress) -> str:
+        return " ".join(f"{name} {value:.3f}" for name, value in measure(vae).items())
+
+    train(
+        vae, loss_at, arguments.run,
+        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
+    )  # fmt: skip
+    set_latent_statistics(vae)
+    vae.to(torch.float16).save_pretrained(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
