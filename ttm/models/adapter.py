@@ -1,0 +1,207 @@
+"""What a host gains by training, kept apart from the host: the new modules' first values, saving and loading.
+
+An adapter is a folder with two files: ``masked_adapter.safetensors`` (the new parameters alone, under the names
+they have in the model) and ``masked_adapter.json`` (which host they fit, and the configuration they were trained with).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ttm.atomic_write import written_beside
+
+WEIGHTS_NAME = "masked_adapter.safetensors"
+CONFIG_NAME = "masked_adapter.json"
+FORMAT = "through-the-mask adapter 1"
+
+if TYPE_CHECKING:
+    _Base = nn.Module
+else:
+    _Base = object
+
+
+class AdapterMixin(_Base):
+    """New modules on a diffusers host; stands before the host among the bases of a model.
+
+    A subclass names them in ``_adapter_modules`` (a component of the parameter's name), the configuration they
+    depend on in ``_adapter_config`` and ``_adapter_host`` (its own and the host's keys), and, in
+    ``_adapter_beginnings``, the host's module whose weights a new module begins with.
+    """
+
+    _adapter_modules: tuple[str, ...] = ()
+    _adapter_config: tuple[str, ...] = ()
+    _adapter_host: tuple[str, ...] = ()
+    _adapter_beginnings: dict[str, str] = {}
+    config: Any
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """Open a saved model of this class, or a plain host, whose new modules then begin so that they add nothing.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: as diffusers' ``from_pretrained`` takes them; keys of the configuration may be among them.
+
+        Raises:
+            ValueError: a weight of the host is missing.
+        """
+        with_info = kwargs.pop("output_loading_info", False)
+        kwargs.setdefault("use_safetensors", True)
+        loader: Any = super()
+        model, info = loader.from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        missing = sorted(info.get("missing_keys", ()))
+        lost = [name for name in missing if not cls._is_adapter_key(name)]
+        if lost:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(lost)} weights of the host, {lost[0]!r} the first;"
+                f" expected all of them (only {cls.__name__}'s new modules may be missing)."
+            )
+        model.begin_adapter(missing)
+        return (model, info) if with_info else model
+
+    @classmethod
+    def from_host(cls, host: Any, **extra_config: Any) -> Any:
+        """A copy of a plain host's weights with new modules that add nothing yet; device and dtype are the host's.
+
+        Args:
+            host: a model of the class that this one extends.
+            extra_config: the keys of the configuration that this class adds.
+
+        Raises:
+            ValueError: a key that this class does not add.
+        """
+        unknown = sorted(set(extra_config) - set(cls._adapter_config))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no setting of {cls.__name__}; expected {sorted(cls._adapter_config)}.")
+        known = {key: value for key, value in host.config.items() if not key.startswith("_")}
+        with torch.device(host.device):
+            model: Any = cls(**{**known, **extra_config})
+        model.to(host.dtype)
+        missing, _ = model.load_state_dict(host.state_dict(), strict=False)
+        for name, source in [*host.named_parameters(), *host.named_buffers()]:
+            # A host may mix dtypes (some modules stay in fp32); buffers that are not saved travel here too.
+            _tensor_of(model, name).data = source.detach().clone()
+        model.begin_adapter(missing)
+        return model.train(host.training)
+
+    @classmethod
+    def _is_adapter_key(cls, name: str) -> bool:
+        return not set(cls._adapter_modules).isdisjoint(name.split("."))
+
+    @torch.no_grad()
+    def begin_adapter(self, names: list[str] | None = None) -> None:
+        """Give new parameters their first values: the host's beside them where it has such, else those of a norm or
+        a convolution; the last projection of each branch, and the conditions' embedding, zero.
+
+        Args:
+            names: parameters of the adapter; all of them by default. May lie on the meta device.
+        """
+        for name in self.adapter_state_dict() if names is None else names:
+            target = _tensor_of(self, name)
+            if target.is_meta:
+                owner, _, leaf = name.rpartition(".")
+                device = next(p.device for p in self.parameters() if not p.is_meta)
+                fresh = nn.Parameter(torch.zeros_like(target, device=device), requires_grad=target.requires_grad)
+                setattr(self.get_submodule(owner), leaf, fresh)
+                target = fresh
+            target.data.copy_(self._beginning(name, target))
+
+    def _beginning(self, name: str, target: Tensor) -> Tensor:
+        parts = name.split(".")
+        if parts[-2] != "to_out":
+            for new, old in self._adapter_beginnings.items():
+                if new in parts:
+                    return _tensor_of(self, ".".join(old if part == new else part for part in parts)).to(target)
+            if "norm" in parts[-2] and parts[-1] == "weight":
+                return torch.ones_like(target)
+        return torch.zeros_like(target)
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """The new parameters alone, by their names in the model."""
+        return {name: value for name, value in self.state_dict().items() if self._is_adapter_key(name)}
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapter into ``folder``, which is made if it is absent; each file whole or not at all.
+
+        Raises:
+            ValueError: the model has no new module.
+            OSError: the folder can't be written.
+        """
+        weights = {name: value.detach().contiguous() for name, value in self.adapter_state_dict().items()}
+        if not weights:
+            raise ValueError("This model has no condition channels and no masked blocks; there is no adapter to save.")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_beside(folder / WEIGHTS_NAME) as path:
+            save_file(weights, path, metadata={"format": "pt"})
+        with written_beside(folder / CONFIG_NAME) as path:
+            path.write_text(json.dumps(self._adapter_description(), indent=2) + "\n", encoding="utf-8")
+
+    def _adapter_description(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "class": type(self).__name__,
+            "config": {key: _plain(self.config[key]) for key in self._adapter_config},
+            "host": {key: _plain(self.config[key]) for key in self._adapter_host},
+        }
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Read what :meth:`save_adapter` wrote; the model is untouched unless all of it fits.
+
+        Raises:
+            FileNotFoundError: one of the two files is missing.
+            ValueError: a file is damaged, or the adapter belongs to another host or configuration.
+        """
+        folder = Path(folder)
+        for file in (CONFIG_NAME, WEIGHTS_NAME):
+            if not (folder / file).is_file():
+                raise FileNotFoundError(f"{folder} holds no {file}; expected a folder written by save_adapter.")
+        self._check_description(folder / CONFIG_NAME)
+        try:
+            weights = load_file(folder / WEIGHTS_NAME)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / WEIGHTS_NAME} is damaged ({error}); expected a whole file.") from error
+        own = self.adapter_state_dict()
+        if set(weights) != set(own):
+            name = sorted(set(weights) ^ set(own))[0]
+            where = "the model but not the adapter" if name in own else "the adapter but not the model"
+            raise ValueError(f"{folder} does not fit: {name!r} is in {where}; expected the same parameters in both.")
+        for name, value in weights.items():
+            if value.shape != own[name].shape:
+                raise ValueError(
+                    f"{folder} does not fit: {name!r} is {list(value.shape)}; expected {list(own[name].shape)}."
+                )
+        self.load_state_dict(weights, strict=False)
+
+    def _check_description(self, path: Path) -> None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged: it does not hold JSON ({error}).") from error
+        expected = self._adapter_description()
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ValueError(f"{path} is no description of an adapter; expected 'format': {FORMAT!r}.")
+        for part in ("class", "config", "host"):
+            if found.get(part) != expected[part]:
+                raise ValueError(
+                    f"{path.parent} does not fit this model: its {part} is {found.get(part)};"
+                    f" expected {expected[part]}."
+                )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tensor_of(module: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    tensor = getattr(module.get_submodule(owner), leaf)
+    assert isinstance(tensor, Tensor)
+    return tensor

@@ -1,0 +1,286 @@
+"""Wan's video transformer with visual conditions and the masked attention block of Through-The-Mask.
+
+Letters: B batch, C channels of the latents, Cc of the conditions, T H W the latent grid, T' H' W' the token grid,
+N tokens (time, row, column), L objects, S places of a prompt, D width.
+
+What the paper does not state, and the choice made here:
+- Residual and initialisation: each masked branch is x + out(attention(norm(x))), like the host's cross-attention;
+  `out` alone starts at zero, so that the untrained model computes what the host computes, and its gradient is not
+  zero, so that from the second step on everything before it learns. On a host with weights a branch begins with
+  the queries, keys and values of the host's own attention.
+- Conditions enter through a convolution of their own, added to the host's patch embedding: the sum is the wider
+  input convolution of the paper, but the host's weights stay whole. It has no bias (the host's has one), so that a
+  condition of zeros is no condition.
+- Local prompts pass through the host's own text projection; rotary positions act in masked self-attention too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+# ModelMixin: a pipeline that loads this class by its module's name looks for its base class there.
+from diffusers import ModelMixin, WanTransformer3DModel  # noqa: F401
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils import apply_lora_scale
+from einops import rearrange
+from torch import Tensor, nn
+
+from ttm.models.adapter import AdapterMixin
+from ttm.models.masked_attention import (
+    DENSE_UP_TO,
+    REGIONS,
+    CrossMask,
+    SelfRegion,
+    cross_mask,
+    object_token_mask,
+    pack_tokens,
+    same_owner,
+    same_region,
+    token_owner,
+)
+from ttm.models.wan_block import MaskedWanTransformerBlock, Regions
+
+Grid = tuple[int, int, int]
+
+
+class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
+    """Wan's transformer for both stages: visual conditions, and masked attention in the first blocks.
+
+    The host's weights load unchanged (``from_pretrained`` of a plain ``WanTransformer3DModel``, or ``from_host``),
+    and the untrained model computes exactly what the host does. What was trained saves apart (``save_adapter``).
+
+    Args:
+        condition_channels: Cc, channels of the visual conditions; 0: none.
+        num_masked_blocks: K, how many blocks from the first on get the masked branches (paper: 10 of 40).
+        masked_self: these blocks have masked self-attention (Eq. 3).
+        masked_cross: these blocks have masked cross-attention (Eq. 1-2).
+        region: where an object is: "mask" its tokens; "box" their bounding box in each token frame; "none" the
+            unmasked twin of equal parameter count (every token attends to every token and to all local prompts).
+        others: the host's, see ``diffusers.WanTransformer3DModel``.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    _no_split_modules = ["WanTransformerBlock", "MaskedWanTransformerBlock"]
+    _repeated_blocks = ["WanTransformerBlock", "MaskedWanTransformerBlock"]
+    # The host's plan splits the tokens over processes, and a token would no longer see its object's others.
+    _cp_plan = None
+    _adapter_modules = ("condition_patch_embedding", "masked_norm1", "masked_attn1", "masked_norm2", "masked_attn2")
+    _adapter_config = ("condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region")
+    _adapter_host = ("patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "text_dim", "num_layers")
+    _adapter_beginnings = {"masked_attn1": "attn1", "masked_attn2": "attn2"}
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, ...] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        cross_attn_norm: bool = True,
+        qk_norm: str | None = "rms_norm_across_heads",
+        eps: float = 1e-6,
+        image_dim: int | None = None,
+        added_kv_proj_dim: int | None = None,
+        rope_max_seq_len: int = 1024,
+        pos_embed_seq_len: int | None = None,
+        condition_channels: int = 0,
+        num_masked_blocks: int = 0,
+        masked_self: bool = True,
+        masked_cross: bool = True,
+        region: str = "mask",
+    ) -> None:
+        if region not in REGIONS:
+            raise ValueError(f"region is {region!r}; expected one of {', '.join(REGIONS)}.")
+        if not 0 <= num_masked_blocks <= num_layers:
+            raise ValueError(f"num_masked_blocks is {num_masked_blocks}; expected 0 to num_layers = {num_layers}.")
+        if condition_channels < 0:
+            raise ValueError(f"condition_channels is {condition_channels}; expected 0 or more.")
+        super().__init__(
+            patch_size=patch_size,
+            num_attention_heads=num_attention_heads,
+            attention_head_dim=attention_head_dim,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            text_dim=text_dim,
+            freq_dim=freq_dim,
+            ffn_dim=ffn_dim,
+            num_layers=num_layers,
+            cross_attn_norm=cross_attn_norm,
+            qk_norm=qk_norm,
+            eps=eps,
+            image_dim=image_dim,
+            added_kv_proj_dim=added_kv_proj_dim,
+            rope_max_seq_len=rope_max_seq_len,
+            pos_embed_seq_len=pos_embed_seq_len,
+        )
+        dim = num_attention_heads * attention_head_dim
+        for index in range(num_masked_blocks):
+            self.blocks[index] = MaskedWanTransformerBlock(
+                dim,
+                ffn_dim,
+                num_attention_heads,
+                qk_norm,
+                cross_attn_norm,
+                eps,
+                added_kv_proj_dim,
+                masked_self,
+                masked_cross,
+            )
+        self.condition_patch_embedding: nn.Conv3d | None = None
+        if condition_channels:
+            self.condition_patch_embedding = nn.Conv3d(
+                condition_channels, dim, kernel_size=patch_size, stride=patch_size, bias=False
+            )
+            nn.init.zeros_(self.condition_patch_embedding.weight)
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        condition_latents: Tensor | None = None,
+        object_coverage: Tensor | None = None,
+        local_encoder_hidden_states: Tensor | None = None,
+        local_attention_mask: Tensor | None = None,
+        encoder_hidden_states_image: Tensor | None = None,
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Predict noise - data, the sign of Wan.
+
+        A visual condition is dropped for a sample by zeros in its condition latents and its coverage.
+
+        Args:
+            hidden_states: noisy latents [B, C, T, H, W].
+            timestep: [B] in 0..1000, or [B, N] (Wan 2.2).
+            encoder_hidden_states: global prompt [B, S, text_dim], zeros as padding.
+            condition_latents: [B, Cc, T, H, W]; None: zeros.
+            object_coverage: [B, L, T', H', W'] in 0..1, T' = T / patch and so on, see
+                :func:`ttm.motion.token_grid.object_coverage`; None: all background.
+            local_encoder_hidden_states: local prompts [B, L, S, text_dim]; None: no local prompts.
+            local_attention_mask: bool [B, L, S], true for words; None: no padding.
+            encoder_hidden_states_image: of hosts that have an image embedder.
+            return_dict: False returns a tuple.
+            attention_kwargs: "scale" scales LoRA layers.
+
+        Returns:
+            sample [B, out_channels, T, H, W].
+
+        Raises:
+            ValueError: a shape does not fit the others or the configuration.
+        """
+        grid = self._token_grid(hidden_states, condition_latents)
+        rotary_emb = self.rope(hidden_states)
+        x = self.patch_embedding(hidden_states)
+        if self.condition_patch_embedding is not None and condition_latents is not None:
+            x = x + self.condition_patch_embedding(condition_latents.type_as(hidden_states))
+        x = rearrange(x, "b d t h w -> b (t h w) d").contiguous()
+
+        temb, modulation, prompt, image = self.condition_embedder(
+            timestep.flatten(),
+            encoder_hidden_states,
+            encoder_hidden_states_image,
+            timestep_seq_len=timestep.shape[1] if timestep.ndim == 2 else None,
+        )
+        modulation = modulation.unflatten(-1, (6, -1))
+        prompt = prompt if image is None else torch.cat([image, prompt], dim=1)
+        regions = self._regions(x.shape[0], grid, object_coverage, local_encoder_hidden_states, local_attention_mask)
+
+        for block in self.blocks:
+            inputs = (x, prompt, modulation, rotary_emb)
+            if isinstance(block, MaskedWanTransformerBlock):
+                inputs = (*inputs, regions)
+            checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
+            x = self._gradient_checkpointing_func(block, *inputs) if checkpointing else block(*inputs)
+
+        temb = temb if temb.ndim == 3 else temb[:, None]
+        last = self.scale_shift_table[None].to(x.device) + temb[:, :, None].to(x.device)
+        shift, scale = last.unbind(dim=2)
+        x = self.proj_out((self.norm_out(x.float()) * (1 + scale) + shift).type_as(x))
+        sizes = dict(zip("thwijk", (*grid, *self.config.patch_size), strict=True))
+        sample = rearrange(x, "b (t h w) (i j k c) -> b c (t i) (h j) (w k)", **sizes)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _token_grid(self, latents: Tensor, condition: Tensor | None) -> Grid:
+        patch = tuple(self.config.patch_size)
+        channels, wanted = self.config.in_channels, self.config.condition_channels
+        fits = latents.ndim == 5 and latents.shape[1] == channels
+        if not fits or any(size % p or not size for size, p in zip(latents.shape[2:], patch, strict=True)):
+            raise ValueError(
+                f"hidden_states is {list(latents.shape)}; expected [B, {channels}, T, H, W] with T, H, W multiples"
+                f" of the patch {patch}."
+            )
+        expected = (latents.shape[0], wanted, *latents.shape[2:])
+        if condition is not None and (not wanted or condition.shape != expected):
+            raise ValueError(
+                f"condition_latents is {list(condition.shape)}; expected "
+                + (f"{list(expected)}." if wanted else "None: this model has condition_channels = 0.")
+            )
+        t, h, w = (size // p for size, p in zip(latents.shape[2:], patch, strict=True))
+        return t, h, w
+
+    def _regions(
+        self, batch: int, grid: Grid, coverage: Tensor | None, local: Tensor | None, words: Tensor | None
+    ) -> Regions:
+        _check_objects(batch, grid, self.config.text_dim, coverage, local, words)
+        if not self.config.num_masked_blocks:
+            return Regions(None, None, None)
+        within = self._region_within(coverage) if self.config.masked_self and coverage is not None else None
+        if not self.config.masked_cross or local is None:
+            return Regions(within, None, None)
+        if words is None:
+            words = torch.ones(local.shape[:3], dtype=torch.bool, device=local.device)
+        # Places that are padding in every prompt cost time and change nothing.
+        used = max(int(words.any(dim=0).any(dim=0).nonzero().amax()) + 1 if bool(words.any()) else 1, 1)
+        prompts = self.condition_embedder.text_embedder(local[:, :, :used])
+        across = self._region_across(batch, grid, coverage, words[:, :, :used])
+        return Regions(within, across, rearrange(prompts, "b l s d -> b (l s) d"))
+
+    def _region_within(self, coverage: Tensor) -> SelfRegion:
+        if self.config.region == "none":
+            return None
+        if self.config.region == "box":
+            return same_region(object_token_mask(coverage, "box"))
+        owner = token_owner(coverage)
+        return same_owner(owner) if owner.shape[1] <= DENSE_UP_TO else pack_tokens(owner)
+
+    def _region_across(self, batch: int, grid: Grid, coverage: Tensor | None, words: Tensor) -> CrossMask:
+        if self.config.region == "none" or coverage is None:
+            everywhere = self.config.region == "none"
+            shape = (batch, math.prod(grid), words.shape[1])
+            return cross_mask(torch.full(shape, everywhere, device=words.device), words)
+        return cross_mask(object_token_mask(coverage, self.config.region), words)
+
+
+def _check_objects(
+    batch: int, grid: Grid, text_dim: int, coverage: Tensor | None, local: Tensor | None, words: Tensor | None
+) -> None:
+    fits = coverage is None or (coverage.ndim == 5 and coverage.is_floating_point() and coverage.shape[1] > 0)
+    if coverage is not None and not (fits and (coverage.shape[0], *coverage.shape[2:]) == (batch, *grid)):
+        raise ValueError(
+            f"object_coverage is {coverage.dtype} {list(coverage.shape)}; expected float [{batch}, L, {grid[0]},"
+            f" {grid[1]}, {grid[2]}] (the latent grid divided by the patch)."
+        )
+    objects = "L" if coverage is None else coverage.shape[1]
+    if local is not None:
+        fits = local.ndim == 4 and local.shape[::3] == (batch, text_dim) and 0 not in local.shape
+        if not fits or (coverage is not None and local.shape[1] != objects):
+            raise ValueError(
+                f"local_encoder_hidden_states is {list(local.shape)}; expected [{batch}, {objects}, S, {text_dim}],"
+                " one prompt for each object of the coverage."
+            )
+    if words is not None and (local is None or words.dtype != torch.bool or words.shape != local.shape[:3]):
+        expected = "None without local prompts" if local is None else f"bool {list(local.shape[:3])}"
+        raise ValueError(f"local_attention_mask is {words.dtype} {list(words.shape)}; expected {expected}.")
