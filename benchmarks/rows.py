@@ -1,0 +1,95 @@
+"""Rows of a benchmark, kept as they come: a killed run goes on where it stopped.
+
+A file of JSON lines. The first says what the rows belong to (the weights, the settings, the code of the measures); rows
+of anything else are set aside, never mixed in. Each line is on the disk before the next item begins; a last line that
+a kill cut off is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(settings: dict[str, Any], paths: Iterable[Path]) -> str:
+    """A short name for "these settings and the contents of these files", 16 hex digits."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in sorted(paths):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class RowFile:
+    """Rows by measure and item, on the disk.
+
+    Args:
+        path: the file; its folder is made.
+        belongs_to: the :func:`fingerprint` of what is measured.
+
+    Raises:
+        ValueError: another run writes to this file now.
+    """
+
+    def __init__(self, path: Path, belongs_to: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = open(path.with_suffix(".lock"), "w", encoding="utf-8")  # noqa: SIM115 - held until close
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ValueError(f"Another run writes to {path}; expected one at a time (choose another output=...).") from error
+        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+        whole = self._read(path, belongs_to)
+        if whole is None:
+            if path.exists():
+                os.replace(path, path.with_name(path.name + ".old"))
+            whole = json.dumps({"belongs_to": belongs_to}) + "\n"
+        beside = path.with_name(path.name + ".part")
+        beside.write_text(whole, encoding="utf-8")
+        os.replace(beside, path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held until close
+
+    def _read(self, path: Path, belongs_to: str) -> str | None:
+        """The file's whole lines, read into ``rows``; None when it belongs to something else."""
+        if not path.exists():
+            return None
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        if not lines or json.loads(lines[0]) != {"belongs_to": belongs_to}:
+            return None
+        for line in lines[1:]:
+            entry = json.loads(line)
+            self.rows[entry["measure"], entry["item"]] = entry["row"]
+        return "".join(lines)
+
+    def add(self, measure: str, item: str, row: dict[str, Any]) -> None:
+        """Keep a row; it is on the disk when this returns."""
+        row = plain(row)
+        self._file.write(json.dumps({"measure": measure, "item": item, "row": row}, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows[measure, item] = row
+
+    def close(self) -> None:
+        """Let another run write."""
+        self._file.close()
+        self._lock.close()
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON holds them: NumPy numbers become Python's, NaN becomes None, infinity 1e9."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "item") and callable(value.item):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else math.copysign(1e9, value)
+    return value
