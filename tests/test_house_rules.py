@@ -20,8 +20,8 @@ OUTER = ("ttm", "stages", "benchmarks", "tools")
 """Imports go one way: a folder may import itself and those before it."""
 
 INNER = (
-    ("atomic_write", "objects"),
-    ("motion", "data", "metrics", "prompt_planner", "visualization"),
+    ("atomic_write", "objects", "pretrained"),
+    ("motion", "data", "metrics", "planning", "prompt_planner", "visualization"),
     ("models", "segmentation"),
     ("pipelines",),
     ("cli",),

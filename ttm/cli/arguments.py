@@ -196,8 +196,8 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
     commands.add_parser(
         "doctor",
         usage="ttm doctor",
-        description="Print versions, device, memory, and which weights are where. Returns 1 if something that is "
-        "needed is missing.",
+        description="Print versions, device, memory, and which weights are where. Returns 1 if something "
+        "that is needed is missing.",
     )
 
 

@@ -7,44 +7,29 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ttm.cli.errors import CommandError
 from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
 from ttm.objects import MAX_OBJECTS, PromptPlan, ids_from_masks, validate_ids
 
-EIGHT_BIT_MODES = (
-    "1",
-    "L",
-    "LA",
-    "La",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "LAB",
-    "HSV",
-)
 
+def read_image(path: str) -> NDArray[np.uint8]:
+    """Read a picture by the pipelines' own rule.
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read a picture as RGB, turned upright where its EXIF says so; transparent parts become white.
+    Returns:
+        uint8 [H, W, 3].
 
     Raises:
         CommandError: no such file, no picture, a damaged one, or more than 8 bits a channel.
     """
-    picture = _open(Path(path), "an image")
-    if picture.mode not in EIGHT_BIT_MODES:
-        raise CommandError(f"{path} has 16 bits or more a channel (mode {picture.mode}); expected 8.")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        cut_out = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", cut_out.size, "white"), cut_out)
-    return picture.convert("RGB")
+    _expect_file(Path(path), "an image")  # before torch is loaded, which takes seconds
+    from ttm.pipelines import inputs
+
+    try:
+        return inputs.read_image(path)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def read_masks(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
