@@ -3,8 +3,8 @@
 The pipelines, the training objectives and the benchmarks all call these, so that a model meets at inference
 exactly what it met in training.
 
-Letters: B batch, P guidance passes, T frames, H W pixels, t h w latent frames, rows and columns, t' h' w' the
-token grid, Z latent channels, C condition channels, L objects, S text tokens, D text width.
+Letters: B batch, P guidance passes, T frames, H W pixels, t h w latent frames, rows and columns, t' h' w'
+the token grid, Z latent channels, C condition channels, L objects, S text tokens, D text width.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _single(latents: Tensor, name: str) -> Tensor:
 def trajectory_coverage(
     ids: Tensor, num_objects: int, latent_size: Sequence[int], patch_size: Sequence[int]
 ) -> Tensor:
-    """How much of every token each object covers, for a trajectory that the autoencoder packs 1 + k * group.
+    """How much of every token each object covers, for a trajectory that the autoencoder packs 1 + k *
+    group.
 
     Args:
         ids: integer [B, T, H, W].
@@ -175,10 +176,11 @@ class Conditions:
     local_mask: Tensor | None = None
 
     def keep(self, visual: Tensor, text: Tensor, nothing: Tensor, nothing_mask: Tensor) -> Conditions:
-        """Drop what guidance leaves out, sample by sample: the one place where training and inference do it.
+        """Drop what guidance leaves out, sample by sample: the one place where training and inference do
+        it.
 
-        Without the visual condition its latents are zero and, since the ids come from it, so is the coverage.
-        Without the text both the global and the local texts are the text that says nothing.
+        Without the visual condition its latents are zero and, since the ids come from it, so is the
+        coverage. Without the text both the global and the local texts are the text that says nothing.
 
         Args:
             visual: bool [B]: keep the image, the trajectory and the ids.

@@ -52,6 +52,8 @@ class ImageToMotionPipeline(StagePipeline):
     frame 0 included.
     """
 
+    _stage = "image_to_motion"
+
     @torch.no_grad()
     def __call__(
         self,
@@ -91,9 +93,12 @@ class ImageToMotionPipeline(StagePipeline):
             ValueError: anything wrong with what was given, before a model runs.
         """
         frames, height, width = self._check_clip(num_frames, height, width)
-        tensor_inputs = callback_on_step_end_tensor_inputs
-        steps, negative = self._check_sampling(
-            num_inference_steps, guidance_scale, image_guidance_scale, negative_prompt, tensor_inputs
+        sampling = self.check_sampling(
+            num_inference_steps,
+            guidance_scale,
+            image_guidance_scale,
+            negative_prompt,
+            callback_on_step_end_tensor_inputs,
         )
         if output_type not in ("trajectory", "latent"):
             raise ValueError(f"output_type is {output_type!r}; expected 'trajectory' or 'latent'.")
@@ -103,12 +108,9 @@ class ImageToMotionPipeline(StagePipeline):
         ids = fit_ids(ids, height, width)
         noise = self._noise((frames, height, width), generator, latents)
 
-        conditions, nothing = self._conditions(
-            fit_image(picture, height, width), ids, text, negative, noise.shape[2]
-        )
-        made = self._denoise(
-            noise, conditions, nothing, steps, callback_on_step_end, tensor_inputs, "image to motion"
-        )
+        texts = [text, sampling["negative_prompt"]]
+        conditions, nothing = self._conditions(fit_image(picture, height, width), ids, texts, noise.shape[2])
+        made = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
         output = self._decode(made, ids) if output_type == "trajectory" else (None, None)
         self.maybe_free_model_hooks()
         if not return_dict:
@@ -116,15 +118,10 @@ class ImageToMotionPipeline(StagePipeline):
         return ImageToMotionOutput(trajectory=output[0], frames=output[1], latents=made)
 
     def _conditions(
-        self,
-        image: NDArray[np.uint8],
-        ids: NDArray[np.uint8],
-        text: str,
-        negative: str,
-        num_latent_frames: int,
+        self, image: NDArray[np.uint8], ids: NDArray[np.uint8], texts: list[str], num_latent_frames: int
     ) -> tuple[Conditions, tuple[Tensor, Tensor]]:
         device = self._execution_device
-        embeds, mask = self._encode_text([text, negative])
+        embeds, mask = self._encode_text(texts)
         embeds, mask = embeds.to(device), mask.to(device)
         both = np.stack([image, PALETTE[ids]])
         x0, s0 = encode_video(self.vae, to_model(both, device).transpose(0, 2)).chunk(2)

@@ -56,6 +56,8 @@ class MotionToVideoOutput(BaseOutput):
 class MotionToVideoPipeline(StagePipeline):
     """Through-The-Mask's second stage: the video in which every object follows its mask and its own text."""
 
+    _stage = "motion_to_video"
+
     @torch.no_grad()
     def __call__(
         self,
@@ -101,16 +103,18 @@ class MotionToVideoPipeline(StagePipeline):
         check_trajectory_frames(moves, self.vae.config.scale_factor_temporal)
         check_trajectory_against_plan(moves, plan)
         check_output_type(output_type)
-        tensor_inputs = callback_on_step_end_tensor_inputs
-        steps, negative = self._check_sampling(
-            num_inference_steps, guidance_scale, image_guidance_scale, negative_prompt, tensor_inputs
+        sampling = self.check_sampling(
+            num_inference_steps,
+            guidance_scale,
+            image_guidance_scale,
+            negative_prompt,
+            callback_on_step_end_tensor_inputs,
         )
         noise = self._noise((moves.num_frames, height, width), generator, latents)
 
-        conditions, nothing = self._conditions(fit_image(picture, height, width), plan, moves, negative)
-        made = self._denoise(
-            noise, conditions, nothing, steps, callback_on_step_end, tensor_inputs, "motion to video"
-        )
+        frame = fit_image(picture, height, width)
+        conditions, nothing = self._conditions(frame, plan, moves, sampling["negative_prompt"])
+        made = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
         frames = made if output_type == "latent" else self._decode(made, output_type)
         self.maybe_free_model_hooks()
         return MotionToVideoOutput(frames=frames, trajectory=moves) if return_dict else (frames,)

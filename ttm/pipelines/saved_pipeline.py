@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines import pipeline_utils
 from safetensors import SafetensorError
 
-from ttm.pretrained import embedded_folder, embedded_models
+from ttm.pipelines.embedded import embedded_folder, embedded_models
 
 INDEX = "model_index.json"
 CUSTOM_PIPELINE = "pipeline"

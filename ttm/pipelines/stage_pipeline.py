@@ -40,6 +40,12 @@ class SamplingState:
     _num_timesteps: int = 0
     _current_timestep: Tensor | None = None
     _interrupt: bool = False
+    _stage: str = ""
+
+    @property
+    def stage(self) -> str:
+        """Which stage is running or ran last: "image_to_motion" or "motion_to_video"."""
+        return self._stage
 
     @property
     def guidance_scale(self) -> float:
@@ -133,27 +139,45 @@ class StagePipeline(SamplingState, SavedPipeline):
         frames = self._setting(num_frames, "num_frames")
         return check_num_frames(frames, self.vae.config.scale_factor_temporal), *size
 
-    def _check_sampling(
+    def check_sampling(
         self,
-        num_inference_steps: Any,
-        guidance_scale: Any,
-        image_guidance_scale: Any,
-        negative_prompt: Any,
-        tensor_inputs: Sequence[str],
-    ) -> tuple[int, str]:
-        """Check what the sampling loop is told, and set its state; returns the steps and the empty text."""
+        num_inference_steps: Any = None,
+        guidance_scale: Any = None,
+        image_guidance_scale: Any = None,
+        negative_prompt: Any = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> dict[str, Any]:
+        """Resolve and check what the sampling loop is told, and that the components fit together.
+
+        Returns:
+            The same arguments with nothing left open.
+
+        Raises:
+            ValueError: anything wrong with them.
+        """
         check_components(self.vae, self.text_encoder, self.transformer)
-        steps = check_count(self._setting(num_inference_steps, "num_inference_steps"), "num_inference_steps")
-        self._guidance_scale = check_scale(self._setting(guidance_scale, "guidance_scale"), "guidance_scale")
-        self._image_guidance_scale = check_scale(
-            self._setting(image_guidance_scale, "image_guidance_scale"), "image_guidance_scale"
-        )
+        steps = self._setting(num_inference_steps, "num_inference_steps")
+        text_scale = self._setting(guidance_scale, "guidance_scale")
+        visual_scale = self._setting(image_guidance_scale, "image_guidance_scale")
         if negative_prompt is not None and not isinstance(negative_prompt, str):
             kind = type(negative_prompt).__name__
             raise ValueError(f"negative_prompt is a {kind}; expected a text or None.")
-        sigma_schedule(self.config.sigmas, steps)
-        check_tensor_inputs(tensor_inputs, self._callback_tensor_inputs)
-        return steps, negative_prompt or ""
+        unknown = [
+            name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs
+        ]
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs names {unknown}; expected some of"
+                f" {self._callback_tensor_inputs}."
+            )
+        sigma_schedule(self.config.sigmas, check_count(steps, "num_inference_steps"))
+        return {
+            "num_inference_steps": int(steps),
+            "guidance_scale": check_scale(text_scale, "guidance_scale"),
+            "image_guidance_scale": check_scale(visual_scale, "image_guidance_scale"),
+            "negative_prompt": negative_prompt or "",
+            "callback_on_step_end_tensor_inputs": list(callback_on_step_end_tensor_inputs),
+        }
 
     def _encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         length = check_count(self.config.max_sequence_length, "max_sequence_length")
@@ -168,30 +192,30 @@ class StagePipeline(SamplingState, SavedPipeline):
         latents: Tensor,
         conditions: Conditions,
         nothing: tuple[Tensor, Tensor],
-        num_inference_steps: int,
+        sampling: dict[str, Any],
         callback_on_step_end: StepCallback | None,
-        tensor_inputs: Sequence[str],
-        description: str,
     ) -> Tensor:
         """From noise to latents.
 
         Args:
             latents: noise, float32 [B, Z, t, h, w].
             nothing: embedding [1, S, D] and mask [1, S] of the text that says nothing.
-            description: stands beside the progress bar.
+            sampling: what :meth:`check_sampling` returned.
 
         Returns:
             float32 [B, Z, t, h, w].
         """
+        self._guidance_scale = sampling["guidance_scale"]
+        self._image_guidance_scale = sampling["image_guidance_scale"]
         device = latents.device
         self.scheduler.set_timesteps(
-            sigmas=sigma_schedule(self.config.sigmas, num_inference_steps), device=device
+            sigmas=sigma_schedule(self.config.sigmas, sampling["num_inference_steps"]), device=device
         )
         timesteps = self.scheduler.timesteps
         self._num_timesteps, self._interrupt = len(timesteps), False
         passes: Passes = ()
         with self.progress_bar(total=len(timesteps)) as bar:
-            bar.set_description(description)
+            bar.set_description(self._stage.replace("_", " "))
             for step, timestep in enumerate(timesteps):
                 if self._interrupt:
                     continue
@@ -203,7 +227,7 @@ class StagePipeline(SamplingState, SavedPipeline):
                 latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     held = {"latents": latents, "prompt_embeds": conditions.text}
-                    asked = {name: held[name] for name in tensor_inputs}
+                    asked = {name: held[name] for name in sampling["callback_on_step_end_tensor_inputs"]}
                     given = callback_on_step_end(self, step, timestep, asked) or {}
                     latents = given.get("latents", latents)
                     if given.get("prompt_embeds", conditions.text) is not conditions.text:
@@ -235,15 +259,6 @@ def draw_noise(
         found = list(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
         raise ValueError(f"latents is {found}; expected a tensor of shape {list(shape)} for this clip.")
     return latents.to(device, torch.float32)
-
-
-def check_tensor_inputs(names: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raise ValueError if a callback asks for tensors that there are not."""
-    unknown = [name for name in names if name not in allowed]
-    if unknown:
-        raise ValueError(
-            f"callback_on_step_end_tensor_inputs names {unknown}; expected some of {list(allowed)}."
-        )
 
 
 def check_output_type(output_type: str) -> None:

@@ -1,0 +1,432 @@
+"""Both stages together: image and sentence in, video out, and beside it the mask trajectory that led there.
+
+Letters: T frames, H W pixels, t h w latent frames, rows and columns, Z latent channels, L objects.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.objects import PromptPlan, validate_ids
+from ttm.pipelines.image_to_motion import ImageToMotionPipeline
+from ttm.pipelines.inputs import (
+    centre_crop,
+    check_masks_against_plan,
+    check_num_frames,
+    check_size,
+    check_trajectory_against_plan,
+    cut,
+    fit_ids,
+    fit_image,
+    fit_trajectory,
+    read_image,
+    read_masks,
+)
+from ttm.pipelines.motion_to_video import MotionToVideoPipeline, check_trajectory_frames
+from ttm.pipelines.saved_pipeline import SavedPipeline
+from ttm.pipelines.stage_pipeline import (
+    SamplingState,
+    StagePipeline,
+    StepCallback,
+    check_output_type,
+    draw_noise,
+    latent_shape,
+    size_multiple,
+)
+from ttm.prompt_planner import RulePlanner
+from ttm.segmentation import Segmenter
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass
+class PipelineOutput(BaseOutput):
+    """What ``Pipeline`` makes.
+
+    Attributes:
+        frames: a batch of one video: ``frames[0]`` is a list of T PIL images ("pil"), float [T, H, W, 3]
+            in 0..1 ("np"), float [T, 3, H, W] in 0..1 ("pt"), or normalised latents [Z, t, h, w]
+            ("latent").
+        trajectory: how the objects move, at the working size.
+        plan: the sentence, taken apart.
+        first_frame: the image at the working size, uint8 [H, W, 3].
+        first_ids: the objects of the image at the working size, uint8 [H, W].
+        seconds: wall time of each part that ran: "plan", "segment", "image_to_motion", "motion_to_video".
+    """
+
+    frames: Any
+    trajectory: MaskTrajectory
+    plan: PromptPlan
+    first_frame: Pixels
+    first_ids: Pixels
+    seconds: dict[str, float]
+
+
+@dataclass
+class _Request:
+    """A call's arguments, checked; arrays at the size the user gave them."""
+
+    image: Pixels
+    prompt: str | None
+    plan: PromptPlan | None
+    masks: Pixels | None
+    trajectory: MaskTrajectory | None
+    num_frames: int
+    height: int
+    width: int
+
+
+class Pipeline(SamplingState, SavedPipeline):
+    """Image and sentence in, video out (Through-The-Mask).
+
+    All components lie flat in this pipeline, so that device moves, offload and saving see each of them
+    once; ``pipe.image_to_motion`` and ``pipe.motion_to_video`` are views of them for running one stage
+    alone. ``pipe.planner`` takes sentences apart: ``RulePlanner()``, or anything with its ``plan`` method.
+
+    Args:
+        vae: ``AutoencoderKLWan``, used by both stages.
+        tokenizer, text_encoder: used by both stages (``UMT5EncoderModel``).
+        motion_transformer, motion_scheduler: stage 1, image to motion.
+        transformer, scheduler: stage 2, motion to video.
+        segmenter: finds the objects in the image; None if every call brings masks or a trajectory.
+        planner: takes the sentence apart; not saved. None = ``RulePlanner()``.
+        num_frames, height, width, fps: of the clips; what calls use by default.
+        num_inference_steps, guidance_scale, image_guidance_scale: of stage 2, what calls use by default.
+        motion_num_inference_steps, motion_guidance_scale, motion_image_guidance_scale: the same of stage 1.
+        max_sequence_length: text tokens; a longer text is cut off.
+        sigmas, motion_sigmas: noise levels of the steps, "linear" or "linear_quadratic".
+
+    Arguments of a call (None = the pipeline's setting; the rule for aspect ratio and size stands in
+    ``ttm.pipelines.inputs``: the largest centred part with the video's aspect ratio, resized):
+        image: PIL image, path, or uint8 [H, W, 3].
+        prompt: one sentence about how the objects move. May be None beside a plan, which wins over it.
+        masks: first-frame ids [H, W] (0 = background, k = the plan's k-th object) or a list of L boolean
+            masks, of the image's size: skips segmentation.
+        trajectory: skips stage 1; its number of frames is the video's. What stage 1 made can be handed
+            back in: with an equal generator the video is the one of that run.
+        plan: skips the planner.
+        num_frames: T, 1 + a multiple of the autoencoder's time factor.
+        height, width: multiples of the autoencoder's space factor times the transformer's patch.
+        num_inference_steps, guidance_scale, image_guidance_scale: steps, scale of the texts and scale of
+            the visual conditions, for both stages (two scales after InstructPix2Pix; 1 and 1 = no
+            guidance).
+        negative_prompt: the text that guidance pushes away from, in both stages; "" by default.
+        generator: of the noise. Stage 1's is drawn first, also where stage 1 is skipped.
+        output_type: "pil", "np", "pt" or "latent".
+        callback_on_step_end: called as callback(pipe, step, timestep, tensors) after each step of each
+            stage (``pipe.stage`` tells which); the tensors that it returns replace the old ones, and
+            ``pipe._interrupt = True`` leaves out the remaining steps of the stage.
+        callback_on_step_end_tensor_inputs: which tensors it gets, of "latents" and "prompt_embeds".
+        motion_num_inference_steps, motion_guidance_scale, motion_image_guidance_scale: for stage 1 alone.
+    """
+
+    model_cpu_offload_seq = "segmenter->text_encoder->motion_transformer->transformer->vae"
+    _callback_tensor_inputs = ["latents", "prompt_embeds"]
+    _optional_components = ["segmenter"]
+
+    def __init__(
+        self,
+        vae: Any,
+        tokenizer: Any,
+        text_encoder: Any,
+        motion_transformer: Any,
+        transformer: Any,
+        motion_scheduler: Any,
+        scheduler: Any,
+        segmenter: Segmenter | None = None,
+        planner: Any = None,
+        num_frames: int = 17,
+        height: int = 128,
+        width: int = 128,
+        fps: float = 8.0,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        image_guidance_scale: float = 1.5,
+        motion_num_inference_steps: int = 20,
+        motion_guidance_scale: float = 3.0,
+        motion_image_guidance_scale: float = 1.5,
+        max_sequence_length: int = 48,
+        sigmas: str = "linear",
+        motion_sigmas: str = "linear",
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            motion_transformer=motion_transformer,
+            transformer=transformer,
+            motion_scheduler=motion_scheduler,
+            scheduler=scheduler,
+            segmenter=segmenter,
+        )
+        self.register_to_config(
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            fps=fps,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+            motion_num_inference_steps=motion_num_inference_steps,
+            motion_guidance_scale=motion_guidance_scale,
+            motion_image_guidance_scale=motion_image_guidance_scale,
+            max_sequence_length=max_sequence_length,
+            sigmas=sigmas,
+            motion_sigmas=motion_sigmas,
+        )
+        self.planner = RulePlanner() if planner is None else planner
+
+    @property
+    def image_to_motion(self) -> ImageToMotionPipeline:
+        """Stage 1 on this pipeline's components, as a pipeline of its own."""
+        config = self.config
+        return self._view(
+            ImageToMotionPipeline,
+            transformer=self.motion_transformer,
+            scheduler=self.motion_scheduler,
+            num_inference_steps=config.motion_num_inference_steps,
+            guidance_scale=config.motion_guidance_scale,
+            image_guidance_scale=config.motion_image_guidance_scale,
+            sigmas=config.motion_sigmas,
+        )
+
+    @property
+    def motion_to_video(self) -> MotionToVideoPipeline:
+        """Stage 2 on this pipeline's components, as a pipeline of its own."""
+        config = self.config
+        return self._view(
+            MotionToVideoPipeline,
+            transformer=self.transformer,
+            scheduler=self.scheduler,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            image_guidance_scale=config.image_guidance_scale,
+            sigmas=config.sigmas,
+        )
+
+    def _view(self, stage: type[StagePipeline], **own: Any) -> Any:
+        shared = {name: getattr(self, name) for name in ("vae", "tokenizer", "text_encoder")}
+        names = ("num_frames", "height", "width", "fps", "max_sequence_length")
+        view = stage(**shared, **own, **{name: self.config[name] for name in names})
+        view.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return view
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        masks: Any = None,
+        trajectory: MaskTrajectory | None = None,
+        plan: PromptPlan | None = None,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        motion_num_inference_steps: int | None = None,
+        motion_guidance_scale: float | None = None,
+        motion_image_guidance_scale: float | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Make a video of an image: see the class for the arguments.
+
+        Returns:
+            ``PipelineOutput``, or (frames, trajectory, plan).
+
+        Raises:
+            ValueError: anything wrong with what was given, before a model runs.
+        """
+        request = self._check(image, prompt, masks, trajectory, plan, num_frames, height, width)
+        check_output_type(output_type)
+        shared = (negative_prompt, callback_on_step_end_tensor_inputs)
+        motion = self.image_to_motion.check_sampling(
+            _first(motion_num_inference_steps, num_inference_steps),
+            _first(motion_guidance_scale, guidance_scale),
+            _first(motion_image_guidance_scale, image_guidance_scale),
+            *shared,
+        )
+        video = self.motion_to_video.check_sampling(
+            num_inference_steps, guidance_scale, image_guidance_scale, *shared
+        )
+        # Both at once, and stage 1's first: so a trajectory that is handed back in meets the noise of its
+        # own run.
+        shape = latent_shape(self.vae, request.num_frames, request.height, request.width)
+        noise = [draw_noise(shape, generator, self._execution_device) for _ in range(2)]
+        callback = None if callback_on_step_end is None else self._forwarded(callback_on_step_end)
+        output = self._run(
+            request,
+            {**motion, "latents": noise[0], "callback_on_step_end": callback},
+            {**video, "latents": noise[1], "callback_on_step_end": callback, "output_type": output_type},
+        )
+        self.maybe_free_model_hooks()
+        return output if return_dict else (output.frames, output.trajectory, output.plan)
+
+    @torch.no_grad()
+    def segment(
+        self, image: Any, plan: PromptPlan, height: int | None = None, width: int | None = None
+    ) -> Pixels:
+        """Find a plan's objects in an image; what it gives can be handed in as ``masks``.
+
+        Only the part of the image is looked at that the video will show.
+
+        Args:
+            image: PIL image, path, or uint8 [H, W, 3].
+            plan: whose phrases to look for.
+            height, width: of the video; the pipeline's own by default.
+
+        Returns:
+            ids uint8 [H, W], of the image's size.
+
+        Raises:
+            ValueError: no segmenter, a phrase that was not found, or anything wrong with what was given.
+        """
+        picture = read_image(image)
+        size = self._working_size(height, width)
+        box = centre_crop(*picture.shape[:2], *size)
+        part = cut(picture, box)
+        hook = getattr(self._segmenter(), "_hf_hook", None)
+        if (
+            hook is not None
+        ):  # offloaded models are brought in by a call of forward, and this is another method
+            hook.pre_forward(self.segmenter)
+        found = validate_ids(
+            self._segmenter().segment(part, plan.phrases), ndim=2, name="the segmenter's ids"
+        )
+        ids = np.zeros(picture.shape[:2], np.uint8)
+        top, left, part_height, part_width = box
+        ids[top : top + part_height, left : left + part_width] = found
+        check_masks_against_plan(ids, plan)
+        return ids
+
+    def _segmenter(self) -> Any:
+        if self.segmenter is None:
+            raise ValueError(
+                "This pipeline has no segmenter to find the objects with; expected masks= (ids [H, W]"
+                " or L boolean"
+                " masks), trajectory=, or a pipeline with one (from_pretrained(...,"
+                " segmenter=Segmenter(...)))."
+            )
+        return self.segmenter
+
+    def _working_size(self, height: Any, width: Any) -> tuple[int, int]:
+        height, width = _first(height, self.config.height), _first(width, self.config.width)
+        return check_size(height, width, size_multiple(self.vae, self.transformer))
+
+    def _check(
+        self,
+        image: Any,
+        prompt: Any,
+        masks: Any,
+        trajectory: Any,
+        plan: Any,
+        num_frames: Any,
+        height: Any,
+        width: Any,
+    ) -> _Request:
+        """Check everything that can be checked without the plan."""
+        picture = read_image(image)
+        height, width = self._working_size(height, width)
+        if plan is not None and not isinstance(plan, PromptPlan):
+            raise ValueError(f"plan is a {type(plan).__name__}; expected a ttm.PromptPlan, or None.")
+        if plan is None and (not isinstance(prompt, str) or not prompt.strip()):
+            raise ValueError(f"prompt is {prompt!r}; expected a sentence about how the objects move.")
+        ids = None if masks is None else read_masks(masks, picture.shape[:2])
+        group = self.vae.config.scale_factor_temporal
+        if trajectory is not None:
+            trajectory = fit_trajectory(trajectory, picture.shape[:2], height, width)
+            check_trajectory_frames(trajectory, group)
+            if num_frames not in (None, trajectory.num_frames):
+                raise ValueError(
+                    f"num_frames is {num_frames}, the trajectory has {trajectory.num_frames} frames;"
+                    " expected the"
+                    " same (leave num_frames out, or hand in trajectory.resample(num_frames))."
+                )
+            num_frames = trajectory.num_frames
+        elif ids is None:
+            self._segmenter()
+        num_frames = check_num_frames(_first(num_frames, self.config.num_frames), group)
+        return _Request(picture, prompt, plan, ids, trajectory, num_frames, height, width)
+
+    def _run(self, request: _Request, motion: dict[str, Any], video: dict[str, Any]) -> PipelineOutput:
+        clock = _Clock()
+        plan = request.plan
+        if plan is None:
+            with clock("plan"):
+                plan = self.planner.plan(request.prompt)
+        size = (request.height, request.width)
+        frame = fit_image(request.image, *size)
+        if request.masks is not None:
+            check_masks_against_plan(request.masks, plan)
+        moves = request.trajectory
+        if moves is not None:
+            check_trajectory_against_plan(moves, plan)
+            first_ids = moves.ids[0]
+        else:
+            ids = request.masks
+            if ids is None:
+                with clock("segment"):
+                    ids = self.segment(request.image, plan, *size)
+            first_ids = fit_ids(ids, *size, plan.phrases)
+            with clock("image_to_motion"):
+                made = self.image_to_motion(frame, plan, first_ids, request.num_frames, *size, **motion)
+            moves = made.trajectory
+        with clock("motion_to_video"):
+            frames = self.motion_to_video(frame, plan, moves, *size, **video).frames
+        return PipelineOutput(frames, moves, plan, frame, first_ids, clock.seconds)
+
+    def _forwarded(self, callback: StepCallback) -> StepCallback:
+        """A callback of a view that calls the user's with this pipeline, and hands its state on both ways."""
+        names = (
+            "_guidance_scale",
+            "_image_guidance_scale",
+            "_num_timesteps",
+            "_current_timestep",
+            "_interrupt",
+        )
+
+        def forwarded(view: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> Any:
+            for name in (*names, "_stage"):
+                setattr(self, name, getattr(view, name))
+            given = callback(self, step, timestep, tensors)
+            for name in names:
+                setattr(view, name, getattr(self, name))
+            return given
+
+        return forwarded
+
+
+class _Clock:
+    """Seconds of the parts of a call, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def _first(*values: Any) -> Any:
+    """The first of the values that is not None."""
+    return next((value for value in values if value is not None), None)
