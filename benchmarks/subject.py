@@ -15,6 +15,8 @@ from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
 
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""Height and width in pixels; None in a call: the model's own working size."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Subject(Protocol):
     """
 
     name: str
-    size: tuple[int, int]
+    size: Size
     num_frames: int
 
     def round_trip(self, frames: Pixels) -> Pixels:
@@ -60,11 +62,13 @@ class Subject(Protocol):
     def render(self, image: Pixels, trajectory: MaskTrajectory, plan: PromptPlan, seed: int) -> Pixels:
         """Stage 2 alone, uint8 [T, H, W, 3]."""
 
-    def generate(self, image: Pixels, prompt: str, seed: int, first_ids: Pixels | None = None) -> Generated:
+    def generate(
+        self, image: Pixels, prompt: str, seed: int, first_ids: Pixels | None = None, size: Size | None = None
+    ) -> Generated:
         """Everything. ``first_ids`` [H, W] of the image's size skip the segmentation. ValueError: a phrase was not found."""
 
-    def fit(self, image: Pixels) -> Pixels:
+    def fit(self, image: Pixels, size: Size | None = None) -> Pixels:
         """The image as the model sees it: cut and resized to the working size, uint8 [H, W, 3]."""
 
-    def fit_ids(self, ids: Pixels) -> Pixels:
+    def fit_ids(self, ids: Pixels, size: Size | None = None) -> Pixels:
         """First-frame ids [H, W], cut and resized as their image is."""

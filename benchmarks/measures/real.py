@@ -8,6 +8,8 @@ fractions of the whole picture, a sentence, the motion asked. A case whose file 
   in the first frame against the first frame with the object painted out.
 - Background: PSNR of all frames against the autoencoder's round trip of frame 0, outside both the mask of frame 0 and the
   frame's own mask.
+
+A case may name a working size of its own (height, width): a wide object needs a wide frame.
 """
 
 from __future__ import annotations
@@ -62,8 +64,9 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
         return Outcome({"skipped": f"{case['file']} is not there; expected it in TTM_REAL_DATA or ../shared/data"})
     image = first_frame(path)
     ids = polygon_mask(case["polygon"], *image.shape[:2])
-    out = subject.generate(image, case["prompt"], sampling_seed(settings, "real", item), first_ids=ids)
-    fitted, start = subject.fit(image), subject.fit_ids(ids) > 0
+    size = (int(case["size"][0]), int(case["size"][1])) if case.get("size") else None
+    out = subject.generate(image, case["prompt"], sampling_seed(settings, "real", item), first_ids=ids, size=size)
+    fitted, start = subject.fit(image, size), subject.fit_ids(ids, size) > 0
     row: Row = {"prompt": case["prompt"], "motion": case["motion"]}
     row |= {"trajectory": check_heading(out.trajectory.ids, 1, case["motion"], MIN_DISTANCE).to_dict()}
     decoded = subject.round_trip(fitted[None])

@@ -1,0 +1,107 @@
+"""The library's own pipeline, as a benchmark sees it.
+
+Imported only after hydra has started: it imports sam2, which puts hydra's global state to its own use.
+
+Letters: T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.subject import Generated, Pixels, Size
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.objects import PromptPlan
+from ttm.pipelines.conditioning import decode_latents, encode_video
+from ttm.pipelines.inputs import fit_ids, fit_image, to_model, to_uint8
+
+
+class PipelineSubject:
+    """A :class:`benchmarks.subject.Subject` made of a ``ttm.Pipeline``.
+
+    Args:
+        pipe: the pipeline, on its device.
+        name: what to call it in a report.
+        sampling: arguments of every sampling that are not the pipeline's own (num_inference_steps, guidance_scale, …).
+    """
+
+    def __init__(self, pipe: Any, name: str, sampling: dict[str, Any] | None = None) -> None:
+        self.pipe, self.name = pipe, name
+        self.size: Size = (int(pipe.config.height), int(pipe.config.width))
+        self.num_frames = int(pipe.config.num_frames)
+        self._sampling = {key: value for key, value in (sampling or {}).items() if value is not None}
+        pipe.set_progress_bar_config(disable=True)
+
+    def round_trip(self, frames: Pixels) -> Pixels:
+        """Frames through the autoencoder and back."""
+        vae = self.pipe.vae
+        with torch.no_grad():
+            return to_uint8(decode_latents(vae, encode_video(vae, to_model(frames, vae.device))))
+
+    def segment(self, image: Pixels, phrases: list[str]) -> Pixels:
+        """First-frame ids of the phrases' objects."""
+        return np.asarray(self.pipe.segmenter.segment(image, phrases))
+
+    def track(self, frames: Pixels, first_ids: Pixels) -> Pixels:
+        """First-frame ids followed through a video."""
+        return np.asarray(self.pipe.segmenter.track(frames, first_ids))
+
+    def predict_motion(self, image: Pixels, first_ids: Pixels, plan: PromptPlan, seed: int) -> MaskTrajectory:
+        """Stage 1 alone."""
+        stage = self.pipe.image_to_motion
+        out = stage(image, plan, first_ids, generator=_generator(seed), **self._sampling)
+        return out.trajectory
+
+    def render(self, image: Pixels, trajectory: MaskTrajectory, plan: PromptPlan, seed: int) -> Pixels:
+        """Stage 2 alone."""
+        stage = self.pipe.motion_to_video
+        out = stage(image, plan, trajectory, generator=_generator(seed), **self._sampling)
+        return _frames(out.frames[0])
+
+    def generate(
+        self, image: Pixels, prompt: str, seed: int, first_ids: Pixels | None = None, size: Size | None = None
+    ) -> Generated:
+        """Everything."""
+        height, width = size or self.size
+        out = self.pipe(
+            image, prompt, masks=first_ids, height=height, width=width, generator=_generator(seed), **self._sampling
+        )
+        return Generated(_frames(out.frames[0]), out.trajectory, out.plan)
+
+    def fit(self, image: Pixels, size: Size | None = None) -> Pixels:
+        """The image at the working size."""
+        return fit_image(image, *(size or self.size))
+
+    def fit_ids(self, ids: Pixels, size: Size | None = None) -> Pixels:
+        """First-frame ids at the working size."""
+        return fit_ids(ids, *(size or self.size))
+
+
+def load_subject(model: str, device: str, sampling: dict[str, Any]) -> PipelineSubject:
+    """Open a pipeline: "ttm-tiny", a folder, or a Hub id."""
+    from ttm import Pipeline
+
+    pipe = Pipeline.from_pretrained(model)
+    if device != "cpu":
+        pipe = pipe.to(device)
+    return PipelineSubject(pipe, Path(model).name or model, sampling)
+
+
+def weight_files(pipe: Any) -> list[Path]:
+    """The files that a pipeline was loaded from, as far as they lie on this machine."""
+    folder = Path(str(pipe.config.get("_name_or_path", "")))
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file()]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _frames(images: list[Any]) -> Pixels:
+    return np.stack([np.asarray(image.convert("RGB")) for image in images])
