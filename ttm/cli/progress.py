@@ -47,9 +47,10 @@ class Progress:
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
 
-    def step(self) -> None:
-        """One step of the run is done."""
+    def step(self, title: str) -> None:
+        """One step of the run is done; ``title`` says of what."""
         if self._bar is not None:
+            self._bar.set_description_str(title, refresh=False)
             self._bar.update(1)
 
     def __enter__(self) -> Progress:
