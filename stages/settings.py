@@ -78,7 +78,7 @@ class DataSettings:
     """Clips and their latent cache. What decides the latents is part of the cache's key."""
 
     name: str = "synthetic"
-    cache_dir: str = "cache"
+    cache_dir: str = "runs/cache"
     num_scenes: int | None = None  # scenes to use; null: every whole shard there is
     encode_scenes: int = 0  # make sure of so many scenes before training (a whole number of shards)
     shard_size: int = 128

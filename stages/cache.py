@@ -1,0 +1,209 @@
+"""Fill the latent cache of a run.
+
+    python -m stages.cache data.encode_scenes=8192                  # both stages share what this writes
+    python -m stages.cache data.encode_scenes=8192 --worker 0/2     # in two terminals: 0/2 and 1/2
+    python -m stages.cache data.encode_scenes=8192 data.corrupted_variants=1
+
+Takes the settings of ``stages.train``. Stopped and started again it goes on with the first shard that is missing; a
+training run may read the shards that are there meanwhile. The folder's name holds a hash of the autoencoder's
+weights and the world's settings, so that latents of another autoencoder are never mixed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.corruption import corrupt_ids
+from stages.draws import sample_rng
+from stages.host import load_vae, module_digest
+from stages.latent_cache import frames_to_tensor, pack_ids, read_shard, shard_path, variant_path
+from stages.settings import DataSettings, Settings, load_settings
+from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
+from ttm.data.synthetic import SyntheticWorld
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.motion.token_grid import object_coverage
+from ttm.pipelines.conditioning import encode_video
+
+
+def build_world(data: DataSettings, split: str = "train") -> SyntheticWorld:
+    """The world that the settings describe."""
+    fewest, most = data.num_objects
+    return SyntheticWorld(
+        split=split,  # type: ignore[arg-type]
+        size=data.size,
+        num_frames=data.num_frames,
+        num_objects=(fewest, most),
+        appearance=data.appearance,
+        seed=data.seed,
+    )
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def variant_key(data: DataSettings) -> str:
+    """Names the corrupted variants of one kind of corruption."""
+    return _digest([asdict(data.corruption), data.seed])[:8]
+
+
+def cache_folder(data: DataSettings, vae: torch.nn.Module) -> Path:
+    """Where the latents of this world and this autoencoder lie.
+
+    The key holds the world's settings, its first scene (so that a changed world is another world), the size of a
+    shard and the autoencoder's weights. It does not hold the number of scenes: a cache grows.
+    """
+    scene = build_world(data)[0]
+    content = hashlib.sha256(scene.frames.tobytes() + scene.ids.tobytes() + scene.plan.prompt.encode()).hexdigest()
+    world = {
+        name: getattr(data, name)
+        for name in ("size", "num_frames", "num_objects", "seed", "appearance", "shard_size")
+    }
+    described = {"world": world, "first_scene": content[:12], "vae": module_digest(vae)}
+    folder = Path(data.cache_dir) / f"{data.name}-{_digest(described)}"
+    if not (folder / "cache.json").exists():
+        write_json(folder / "cache.json", described)
+    return folder
+
+
+class ShardWriter:
+    """Encodes scenes of a world, shard by shard.
+
+    Args:
+        folder: from :func:`cache_folder`.
+        data: settings of the world and the shards.
+        vae: the frozen autoencoder, on the device to encode on.
+        precision: "bf16" autocasts the encoder.
+    """
+
+    def __init__(self, folder: Path, data: DataSettings, vae: Any, precision: str) -> None:
+        self.folder, self.data, self.vae, self.precision = folder, data, vae, precision
+        self.world = build_world(data)
+        self.key = variant_key(data)
+
+    def missing(self, number: int) -> bool:
+        """Whether a shard, or a variant of it, is absent or damaged (a damaged file is reported and redone)."""
+        try:
+            read_shard(self.folder, number)
+            for variant in range(self.data.corrupted_variants):
+                read_tensors(variant_path(self.folder, number, variant, self.key), "")
+        except FileNotFoundError:
+            return True
+        except ValueError as error:
+            print(f"stages.cache: encoding shard {number} again: {error}", file=sys.stderr)
+            return True
+        return False
+
+    def write(self, number: int) -> None:
+        """Encode one shard with its variants; parts that are there and whole are kept."""
+        first = number * self.data.shard_size
+        scenes = [self.world[index] for index in range(first, first + self.data.shard_size)]
+        ids = [scene.ids for scene in scenes]
+        try:
+            read_shard(self.folder, number)
+        except (ValueError, FileNotFoundError):
+            tensors = self._trajectories(ids) | pack_ids(ids)
+            tensors["video"] = self._encode([scene.frames for scene in scenes])
+            path = shard_path(self.folder, number)
+            write_json(path.with_suffix(".json"), [scene.plan.to_dict() for scene in scenes])
+            write_tensors(path, tensors)
+        for variant in range(self.data.corrupted_variants):
+            spoiled = [
+                corrupt_ids(item, self.data.corruption, sample_rng(self.data.seed + variant, first + n, "corruption"))
+                for n, item in enumerate(ids)
+            ]
+            write_tensors(variant_path(self.folder, number, variant, self.key), self._trajectories(spoiled))
+
+    def _trajectories(self, ids: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
+        motion = self._encode([MaskTrajectory(item).to_video() for item in ids])
+        grid = (motion.shape[2], motion.shape[3], motion.shape[4])
+        most = self.data.num_objects[1]
+        coverage = torch.cat([object_coverage(torch.from_numpy(item[None]), most, grid) for item in ids])
+        return {"motion": motion, "coverage": coverage.half()}
+
+    @torch.no_grad()
+    def _encode(self, clips: Sequence[NDArray[np.uint8]]) -> Tensor:
+        device = self.vae.device
+        autocast = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        latents = []
+        for first in range(0, len(clips), self.data.encode_batch):
+            batch = frames_to_tensor(clips[first : first + self.data.encode_batch]).to(device)
+            with autocast:
+                latents.append(encode_video(self.vae, batch).half().cpu())
+        return torch.cat(latents)
+
+
+def fill_cache(
+    settings: Settings,
+    folder: Path,
+    vae: Any,
+    num_scenes: int,
+    worker: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Write the shards that ``num_scenes`` need and that are missing.
+
+    Args:
+        worker: (rank, count): this process writes every ``count``-th shard, from ``rank`` on.
+        stop: asked before each shard.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    writer = ShardWriter(folder, settings.data, vae, settings.precision)
+    remove_leftovers(folder)
+    shards = range(worker[0], -(-num_scenes // settings.data.shard_size), worker[1])
+    todo = [number for number in shards if writer.missing(number)]
+    begin = time.monotonic()
+    for done, number in enumerate(todo, start=1):
+        if stop():
+            return
+        writer.write(number)
+        pace = (time.monotonic() - begin) / done
+        clips = settings.data.shard_size / pace
+        say(f"cache: shard {number} ({done} of {len(todo)}), {clips:.1f} scenes/s, {pace * (len(todo) - done) / 60:.1f} min left")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the head of this file."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    worker = (0, 1)
+    if "--worker" in arguments:
+        place = arguments.index("--worker")
+        text = arguments[place + 1] if place + 1 < len(arguments) else ""
+        rank, _, count = text.partition("/")
+        if not (rank.isdigit() and count.isdigit() and int(rank) < int(count)):
+            raise SystemExit(f"--worker {text!r} can't be read; expected RANK/COUNT, such as 0/2.")
+        worker = (int(rank), int(count))
+        del arguments[place : place + 2]
+    try:
+        settings = load_settings(arguments)
+        if settings.data.encode_scenes < 1:
+            raise ValueError("data.encode_scenes is 0; expected how many scenes the cache should hold.")
+        if settings.num_threads:
+            torch.set_num_threads(settings.num_threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        vae = load_vae(settings.host.pipeline, device)
+        folder = cache_folder(settings.data, vae)
+        print(f"cache: {folder}", flush=True)
+        fill_cache(settings, folder, vae, settings.data.encode_scenes, worker, lambda line: print(line, flush=True))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"stages.cache: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Clips of a world, encoded once: what both stages train on.
+
+Letters: B batch, L most objects a clip, Z latent channels, t h w latent frames, rows, columns, T H W of the pixels.
+
+On disk (``<cache_dir>/<world>-<key>/``), ``data.shard_size`` scenes a shard:
+    cache.json                     what the key was made of, for people
+    shard-00000.safetensors        video, motion: float16 [n, Z, t, h, w], normalised latents of the clip and of its
+                                   palette clip; coverage: float16 [n, L, t, h, w], each object's share of a latent
+                                   cell (exact: a cell has 64 or 256 pixels); ids: zlib-packed uint8 [T, H, W]
+    shard-00000.json               the plans
+    shard-00000.spoiled-0-<key>.safetensors    motion and coverage of a corrupted variant
+A shard is there when its safetensors file is: that one is renamed into place last. E(x0) and E(s0) are the first
+latent frames of video and motion, since Wan's autoencoder is causal and encodes frame 0 alone.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.whole_files import read_tensors
+from ttm.objects import PromptPlan
+
+
+@dataclass(frozen=True)
+class CachedClips:
+    """A batch: video, motion float32 [B, Z, t, h, w]; coverage float32 [B, L, t, h, w]; plans of length B."""
+
+    video: Tensor
+    motion: Tensor
+    coverage: Tensor
+    plans: list[PromptPlan]
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where shard ``number`` lies."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def variant_path(folder: Path, number: int, variant: int, key: str) -> Path:
+    """Where a corrupted variant of a shard lies."""
+    return folder / f"shard-{number:05d}.spoiled-{variant}-{key}.safetensors"
+
+
+class LatentCache:
+    """The whole shards of a folder, in memory (mapped from the files, read when used).
+
+    Args:
+        folder: the cache.
+        num_scenes: how many scenes to use; None = all of the shards 0, 1, … up to the first that is missing.
+        variant_key: key of the corrupted variants, or None without.
+        num_variants: how many each shard must have.
+
+    Raises:
+        ValueError: fewer scenes than asked for, or a damaged shard.
+    """
+
+    def __init__(
+        self, folder: Path, num_scenes: int | None = None, variant_key: str | None = None, num_variants: int = 0
+    ) -> None:
+        self.folder = folder
+        self._shards: list[dict[str, Tensor]] = []
+        self._variants: list[list[dict[str, Tensor]]] = []
+        self.plans: list[PromptPlan] = []
+        while shard_path(folder, len(self._shards)).exists():
+            if num_scenes is not None and len(self.plans) >= num_scenes:
+                break
+            number = len(self._shards)
+            shard, plans = read_shard(folder, number)
+            self._shards.append(shard)
+            self.plans += plans
+            self._variants.append([self._variant(number, v, variant_key) for v in range(num_variants)])
+        available = len(self.plans)
+        if available < (num_scenes or 1):
+            raise ValueError(
+                f"{folder} holds {available} encoded scenes; expected {num_scenes or 'at least 1'}."
+                " Fill it with data.encode_scenes=N, or with python -m stages.cache."
+            )
+        self._starts = np.cumsum([0] + [len(shard["video"]) for shard in self._shards])
+        self.plans = self.plans[:num_scenes]
+
+    def _variant(self, number: int, variant: int, key: str | None) -> dict[str, Tensor]:
+        assert key is not None
+        path = variant_path(self.folder, number, variant, key)
+        if not path.exists():
+            raise ValueError(
+                f"{path} does not exist; expected corrupted variant {variant} of this shard."
+                " Write it with the same settings through python -m stages.cache."
+            )
+        return read_tensors(path, "remove it and fill the cache again.")
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def _place(self, scene: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._starts, scene, side="right")) - 1
+        return shard, scene - int(self._starts[shard])
+
+    def rows(self, scenes: Sequence[int] | NDArray[np.int64], variants: NDArray[np.int64] | None = None) -> CachedClips:
+        """Read B scenes.
+
+        Args:
+            scenes: their numbers, 0..len - 1.
+            variants: which corrupted variant gives motion and coverage, [B]; -1 = the true ones; None = all true.
+        """
+        video, motion, coverage, plans = [], [], [], []
+        for place, scene in enumerate(int(scene) for scene in scenes):
+            shard, row = self._place(scene)
+            chosen = -1 if variants is None else int(variants[place])
+            trajectory = self._shards[shard] if chosen < 0 else self._variants[shard][chosen]
+            video.append(self._shards[shard]["video"][row])
+            motion.append(trajectory["motion"][row])
+            coverage.append(trajectory["coverage"][row])
+            plans.append(self.plans[scene])
+        return CachedClips(
+            torch.stack(video).float(), torch.stack(motion).float(), torch.stack(coverage).float(), plans
+        )
+
+    def ids(self, scene: int) -> NDArray[np.uint8]:
+        """The exact trajectory of one scene, uint8 [T, H, W]."""
+        shard, row = self._place(scene)
+        tensors = self._shards[shard]
+        begin, end = (int(value) for value in tensors["ids_offsets"][row : row + 2])
+        flat = np.frombuffer(zlib.decompress(tensors["ids"][begin:end].numpy().tobytes()), np.uint8)
+        return flat.reshape([int(size) for size in tensors["ids_shape"]])
+
+
+def read_shard(folder: Path, number: int) -> tuple[dict[str, Tensor], list[PromptPlan]]:
+    """Read one shard and its plans.
+
+    Raises:
+        ValueError: one of the two files is missing or damaged, or they differ in length.
+    """
+    path = shard_path(folder, number)
+    advice = "remove it and fill the cache again."
+    tensors = read_tensors(path, advice)
+    try:
+        values = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        plans = [PromptPlan.from_dict(value) for value in values]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The plans of {path} can't be read ({error}); {advice}") from error
+    if {"video", "motion", "coverage", "ids"} - set(tensors) or len(tensors["video"]) != len(plans):
+        raise ValueError(f"{path} and its plans don't belong together; {advice}")
+    return tensors, plans
+
+
+def pack_ids(ids: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
+    """Trajectories of one shape as three tensors (zlib: about 3 KB instead of 280 a clip)."""
+    packed = [zlib.compress(np.ascontiguousarray(item).tobytes(), 6) for item in ids]
+    offsets = np.cumsum([0] + [len(item) for item in packed])
+    return {
+        "ids": torch.from_numpy(np.frombuffer(b"".join(packed), np.uint8).copy()),
+        "ids_offsets": torch.from_numpy(offsets.astype(np.int64)),
+        "ids_shape": torch.tensor(ids[0].shape),
+    }
+
+
+def frames_to_tensor(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """uint8 clips [T, H, W, 3] as one float32 batch [B, 3, T, H, W] in -1..1."""
+    batch = torch.from_numpy(np.stack(clips))
+    return rearrange(batch, "b t h w c -> b c t h w").float() / 127.5 - 1

@@ -1,0 +1,65 @@
+"""Stage 2: from the image, the mask trajectory, the prompt and each object's own prompt to the video.
+
+Letters: B batch, L objects, S text tokens, D text width, t h w the latent grid; p the patch of the transformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from einops import rearrange, reduce
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.draws import chosen_variants, clip_order
+from stages.latent_cache import LatentCache
+from stages.settings import Settings
+from stages.task import Batch
+from stages.text_table import TextTable
+from ttm.objects import PromptPlan
+from ttm.pipelines.conditioning import Conditions, motion_to_video_condition
+
+
+class MotionToVideo:
+    """Samples of stage 2; see :class:`stages.task.Task`.
+
+    Args:
+        cache: with corrupted variants where ``stage.corrupted`` asks for them.
+        texts: of the prompts and the local prompts.
+        settings: of the run.
+        patch_size: (t, h, w) of the transformer.
+    """
+
+    def __init__(
+        self, cache: LatentCache, texts: TextTable, settings: Settings, patch_size: Sequence[int]
+    ) -> None:
+        self.cache, self.texts, self.patch_size = cache, texts, tuple(patch_size)
+        self.seed, self.num_scenes = settings.seed, len(cache)
+        self.corrupted, self.num_variants = settings.stage.corrupted, settings.data.corrupted_variants
+        self.nothing, self.nothing_mask = texts.lookup([""])
+
+    def batch(self, indices: NDArray[np.int64]) -> Batch:
+        scenes = clip_order(self.seed, indices, self.num_scenes)
+        variants = chosen_variants(self.seed, indices, self.corrupted, self.num_variants)
+        clips = self.cache.rows(scenes, variants)
+        # E(x0) is the true image's; a corrupted trajectory spoils E(s) and the coverage together. The object's
+        # weight in the loss follows the coverage that the model is given.
+        condition = motion_to_video_condition(clips.video[:, :, :1], clips.motion)
+        text, _ = self.texts.lookup([plan.prompt for plan in clips.plans])
+        local_text, local_mask = self._local(clips.plans, clips.coverage.shape[1])
+        t, h, w = self.patch_size
+        coverage = reduce(clips.coverage, "b l (t pt) (h ph) (w pw) -> b l t h w", "mean", pt=t, ph=h, pw=w)
+        conditions = Conditions(condition, text, coverage, local_text, local_mask)
+        return Batch(clips.video, conditions, clips.coverage.sum(dim=1, keepdim=True).clamp(max=1))
+
+    def _local(self, plans: Sequence[PromptPlan], most: int) -> tuple[Tensor, Tensor]:
+        """Local prompts [B, L, S, D] and mask bool [B, L, S]; a clip with fewer objects has no key in the rest."""
+        texts = [text for plan in plans for text in [*plan.local_prompts, *[""] * (most - len(plan.objects))]]
+        embedded, mask = self.texts.lookup(texts)
+        embedded = rearrange(embedded, "(b l) s d -> b l s d", l=most)
+        mask = rearrange(mask, "(b l) s -> b l s", l=most)
+        for place, plan in enumerate(plans):
+            embedded[place, len(plan.objects) :] = 0
+            mask[place, len(plan.objects) :] = False
+        return embedded, mask

@@ -1,0 +1,75 @@
+"""The optimiser, the learning rate over steps, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from stages.settings import OptimizerSettings
+
+
+def learning_rate(step: int, settings: OptimizerSettings, max_steps: int) -> float:
+    """The learning rate of optimiser step ``step`` (counted from 0).
+
+    It rises linearly over ``warmup_steps`` (step 0 has 1/warmup_steps of it), then stays, or decays to
+    ``final_lr`` of its height at ``max_steps``.
+    """
+    warm = settings.warmup_steps
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    if settings.decay == "constant":
+        return settings.lr
+    done = min(1.0, (step - warm) / max(1, max_steps - warm))
+    height = 1 - done if settings.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.lr * (settings.final_lr + (1 - settings.final_lr) * height)
+
+
+def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW, one fused call a step; biases, norms and other small tables do not decay."""
+    matrices, vectors = [], []
+    for name, parameter in parameters:
+        small = parameter.ndim < 2 or name.endswith("scale_shift_table")
+        (vectors if small else matrices).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    betas = (settings.betas[0], settings.betas[1])
+    return torch.optim.AdamW([group for group in groups if group["params"]], settings.lr, betas, settings.eps, fused=True)
+
+
+class EMA:
+    """Exponential moving average of parameters, fp32.
+
+    After step n (counted from 0): average += (1 - d) (parameter - average) with d = min(decay, (1 + n) / (10 + n)),
+    so that the first steps, far from converged, are soon forgotten.
+
+    Args:
+        parameters: name and parameter; the average starts as a copy.
+        decay: in 0..1.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, Tensor] = {name: p.detach().float().clone() for name, p in parameters}
+
+    def decay_at(self, step: int) -> float:
+        """The decay of one step."""
+        return min(self.decay, (1 + step) / (10 + step))
+
+    @torch.no_grad()
+    def update(self, parameters: Iterable[tuple[str, nn.Parameter]], step: int) -> None:
+        """Take in the parameters after optimiser step ``step``."""
+        pairs = [(self.average[name], p.detach().float()) for name, p in parameters]
+        average, now = [a for a, _ in pairs], [p for _, p in pairs]
+        torch._foreach_lerp_(average, now, 1 - self.decay_at(step))
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Write the average into the parameters of ``model``."""
+        own = dict(model.named_parameters())
+        for name, value in self.average.items():
+            own[name].copy_(value)

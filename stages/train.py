@@ -1,0 +1,168 @@
+"""Train a stage.
+
+    python -m stages.train stage=image_to_motion host=ttm_tiny data.encode_scenes=4096 optimizer.lr=1e-3
+    accelerate launch -m stages.train stage=motion_to_video host=ttm_tiny max_steps=20000 time_limit_minutes=120
+
+Settings are ``key=value``; ``--help`` prints them all with their values, ``stages/settings.py`` explains them.
+The same command again goes on from the last checkpoint in ``output_dir`` (kill -9 loses at most
+``checkpoint_every`` steps and changes nothing else); a finished run returns at once.
+
+What it needs: ``host.pipeline``, a folder with vae/, tokenizer/ and text_encoder/ in diffusers' layout.
+What it does:  1. fills the latent cache up to ``data.encode_scenes`` (python -m stages.cache does only that, in as
+                  many processes as you like), and trains on every whole shard, or on ``data.num_scenes``;
+               2. trains, writing ``output_dir``/log.jsonl, tensorboard/ (tracker=none: not) and checkpoints/;
+               3. ends, at max_steps, time_limit_minutes or SIGTERM, with ``output_dir``/transformer/: the averaged
+                  weights as a diffusers model folder, which a pipeline loads and ``host.init_from`` goes on from.
+Fine-tuning:   host.init_from=ttm/pretrained/ttm-tiny takes that pipeline's transformer of the stage, with a fresh
+               optimiser; give it an output_dir of its own.
+More clips:    fill the cache further and start again with data.num_scenes=N: a resumed run keeps the number of
+               scenes that its checkpoint was trained on unless it is told another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from omegaconf import OmegaConf
+
+from stages.cache import cache_folder, fill_cache, variant_key
+from stages.checkpoint import list_checkpoints
+from stages.host import build_transformer, load_text, load_vae, trainable_parameters
+from stages.image_to_motion import ImageToMotion
+from stages.latent_cache import LatentCache
+from stages.motion_to_video import MotionToVideo
+from stages.objectives import build_objective
+from stages.settings import Settings, load_settings
+from stages.task import Task
+from stages.text_table import TextTable, texts_of
+from stages.trainer import Finished, Trainer, prepare_output
+from stages.whole_files import replace_folder
+from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+
+
+def run(settings: Settings) -> Finished:
+    """Train as the settings say, and write the averaged transformer.
+
+    Raises:
+        ValueError: settings, weights or a cache that don't fit.
+        OSError: a folder that can't be written.
+    """
+    began = time.monotonic()
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    # Encoding may take hours; the default of half an hour would end the processes that wait for the others.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[patience])
+    if accelerator.is_main_process:
+        prepare_output(Path(settings.output_dir), 0)
+    task = build_task(settings, accelerator)
+    model = build_transformer(settings)
+    trainable_parameters(model, settings.host.trainable)
+    if settings.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if settings.compile:
+        model.compile_repeated_blocks()
+    sampler = None
+    if settings.sample_every and accelerator.is_main_process:
+        from stages.samples import build_sampler
+
+        sampler = build_sampler(settings, accelerator.device)
+    trainer = Trainer(settings, accelerator, model, task, build_objective(settings.objective), sampler, began)
+    finished = trainer.train()
+    if accelerator.is_main_process:
+        with trainer.averaged() as averaged:
+            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
+        end = "complete" if finished.complete else "stopped; the same command goes on"
+        print(f"{settings.output_dir}/transformer: averaged weights after {finished.step} steps ({end})", flush=True)
+    accelerator.end_training()
+    return finished
+
+
+def build_task(settings: Settings, accelerator: Accelerator) -> Task:
+    """Fill and open the cache, embed the texts, and hand both to the stage."""
+    data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
+    vae = load_vae(pipeline, device)
+    tokenizer, text_encoder = load_text(pipeline, device)  # before slow work, should one of them be missing
+    with accelerator.main_process_first():
+        folder = cache_folder(data, vae)
+    if data.encode_scenes:
+        worker = (accelerator.process_index, accelerator.num_processes)
+        fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True))
+        accelerator.wait_for_everyone()
+    del vae
+    first = settings.stage.name == "image_to_motion"
+    variants = 0 if first or not settings.stage.corrupted else data.corrupted_variants
+    with accelerator.main_process_first():  # one process embeds the texts, the others read them
+        num_scenes = data.num_scenes or _scenes_of_checkpoint(Path(settings.output_dir))
+        cache = LatentCache(folder, num_scenes, variant_key(data), variants)
+        texts = TextTable.build(
+            texts_of(cache.plans, settings.stage.name),
+            tokenizer,
+            text_encoder,
+            settings.host.max_sequence_length,
+            folder,
+        )
+    if first:
+        return ImageToMotion(cache, texts, settings)
+    patch = settings.host.transformer.get("patch_size", [1, 2, 2])
+    return MotionToVideo(cache, texts, settings, patch)
+
+
+def _scenes_of_checkpoint(output: Path) -> int | None:
+    """How many scenes the last checkpoint was trained on, so that a cache that grew meanwhile changes nothing."""
+    found = list_checkpoints(output / "checkpoints")
+    if not found:
+        return None
+    return int(json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))["num_scenes"])
+
+
+def export(model: torch.nn.Module, folder: Path, dtype: str) -> None:
+    """Write a transformer as a diffusers model folder, whole or not at all.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    assert isinstance(model, MaskedWanTransformer3DModel)
+    before = {name: parameter.data for name, parameter in model.named_parameters()}
+    try:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+        replace_folder(folder, lambda beside: model.save_pretrained(beside, safe_serialization=True))
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.data = before[name]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the head of this file."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # rms_norm under autocast
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    try:
+        wants_help = [text for text in arguments if text in ("-h", "--help", "help")]
+        settings = load_settings([text for text in arguments if text not in wants_help])
+        if wants_help:
+            print(__doc__)
+            print(OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(settings))))
+            return
+        run(settings)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("TTM_TRACEBACK"):
+            raise
+        raise SystemExit(f"stages.train: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Tensors and folders on disk that are whole or absent: written beside, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, …; names the path.
+    """
+
+    def write(beside: Path) -> None:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside, dict(metadata or {}))
+
+    _replace(path, write)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write one JSON file, whole or not at all.
+
+    Raises:
+        OSError: as :func:`write_tensors`.
+    """
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        sync(beside)
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        remove_quietly(beside)
+        raise storage_error(path, error) from error
+    except BaseException:
+        remove_quietly(beside)
+        raise
+
+
+def storage_error(path: Path, error: Exception) -> OSError:
+    """One sentence for whatever the system or safetensors said about not being able to write."""
+    number = getattr(error, "errno", None) or (errno.ENOSPC if "space" in str(error) else errno.EIO)
+    reason = getattr(error, "strerror", None) or str(error)
+    return OSError(number, f"Cannot write ({reason}); expected a writable folder with space left", str(path))
+
+
+def sync(path: Path) -> None:
+    """Make a file's (or a folder's) contents outlive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file or a folder; that it is not there, or can't be removed, is no error."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        try:
+            path.unlink()
+        except OSError:
+            pass
+
+
+def replace_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Fill a folder beside ``path`` and put it in its place; an older folder there is removed afterwards.
+
+    Raises:
+        OSError: as :func:`write_tensors`.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        remove_quietly(beside)
+        beside.mkdir(parents=True)
+        fill(beside)
+        for item in [*beside.rglob("*"), beside]:
+            sync(item)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(beside, path)
+        sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        remove_quietly(beside)
+        raise storage_error(path, error) from error
+    except BaseException:
+        remove_quietly(beside)
+        raise
+    remove_quietly(old)
+
+
+def read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
+    """Read one safetensors file.
+
+    Args:
+        path: the file.
+        advice: what to do about a broken one; ends the error's sentence.
+
+    Raises:
+        ValueError: the file is truncated or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} can't be read ({error}); {advice}") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left beside (``.name.PID.part``, ``.old``); a living one's files stay."""
+    for path in [*folder.glob(".*.part"), *folder.glob(".*.old")]:
+        owner = path.name.rsplit(".", 2)[-2]
+        if not (owner.isdigit() and int(owner) != os.getpid() and Path(f"/proc/{owner}").exists()):
+            remove_quietly(path)
