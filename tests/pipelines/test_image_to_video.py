@@ -1,0 +1,211 @@
+"""Pipeline: image and sentence in, video and trajectory out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ttm import MaskTrajectory, Pipeline, PromptPlan
+
+Make = Callable[..., Pipeline]
+Seeded = Callable[[int], torch.Generator]
+Pixels = NDArray[np.uint8]
+
+
+def test_image_and_sentence_give_video_trajectory_and_plan(
+    make_pipeline: Make, image: Pixels, masks: Pixels, prompt: str, plan: PromptPlan, seeded: Seeded
+) -> None:
+    pipe = make_pipeline(with_segmenter=True)
+    out = pipe(Image.fromarray(image), prompt, generator=seeded(0))
+    assert len(out.frames) == 1 and len(out.frames[0]) == 5
+    assert all(isinstance(frame, Image.Image) and frame.size == (32, 32) for frame in out.frames[0])
+    assert out.plan == plan
+    assert out.trajectory.ids.shape == (5, 32, 32) and out.trajectory.fps == 8.0
+    assert set(out.trajectory.object_ids) <= {1, 2}
+    np.testing.assert_array_equal(out.first_ids, masks)
+    np.testing.assert_array_equal(out.first_frame, image)
+    assert set(out.seconds) == {"plan", "segment", "image_to_motion", "motion_to_video"}
+    assert pipe.segmenter.asked == 1
+
+
+def test_masks_as_ids_and_as_booleans_skip_the_segmenter_alike(
+    make_pipeline: Make, image: Pixels, masks: Pixels, prompt: str, seeded: Seeded
+) -> None:
+    pipe = make_pipeline(with_segmenter=True)
+    given = [masks.astype(np.int64), [masks == 1, masks == 2]]
+    outs = [pipe(image, prompt, masks=item, generator=seeded(0), output_type="np") for item in given]
+    found = pipe(image, prompt, generator=seeded(0), output_type="np")
+    assert pipe.segmenter.asked == 1
+    assert "segment" not in outs[0].seconds
+    for out in outs:
+        np.testing.assert_array_equal(out.frames, found.frames)
+
+
+def test_a_generator_decides_and_none_does_not(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    def frames(generator: torch.Generator | None) -> Any:
+        return pipe(image, plan=plan, masks=masks, generator=generator, output_type="pt").frames
+
+    assert torch.equal(frames(seeded(3)), frames(seeded(3)))
+    assert not torch.equal(frames(seeded(3)), frames(seeded(4)))
+    assert not torch.equal(frames(None), frames(None))
+    assert torch.equal(frames([seeded(3)]), frames(seeded(3)))
+
+
+def test_a_trajectory_handed_back_in_gives_the_video_of_its_run(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    first = pipe(image, plan=plan, masks=masks, generator=seeded(5), output_type="np")
+    again = pipe(image, plan=plan, trajectory=first.trajectory, generator=seeded(5), output_type="np")
+    np.testing.assert_array_equal(again.frames, first.frames)
+    assert again.trajectory == first.trajectory
+    assert "image_to_motion" not in again.seconds
+
+
+def test_the_stage_alone_makes_the_trajectory_of_the_whole_run(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    whole = pipe(image, plan=plan, masks=masks, generator=seeded(6), output_type="latent")
+    alone = pipe.image_to_motion(image, plan, masks, generator=seeded(6))
+    assert alone.trajectory == whole.trajectory
+
+
+def test_the_trajectory_and_the_local_prompts_reach_the_video(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    def latents(plan: PromptPlan, ids: Pixels) -> torch.Tensor:
+        moves = MaskTrajectory(np.repeat(ids[None], 5, axis=0))
+        return pipe(image, plan=plan, trajectory=moves, generator=seeded(0), output_type="latent").frames
+
+    swapped = replace(plan, objects=(plan.objects[1], plan.objects[0]))
+    base = latents(plan, masks)
+    assert not torch.allclose(base, latents(swapped, masks), atol=1e-4)
+    assert not torch.allclose(base, latents(plan, np.roll(masks, 6, axis=1)), atol=1e-4)
+    # Other names for the same objects are another order of the palette, which the model sees; other phrases are not.
+    renamed = replace(plan, objects=tuple(replace(item, phrase="thing") for item in plan.objects))
+    assert torch.equal(base, latents(renamed, masks))
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
+def test_output_types_show_the_same_video(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded, output_type: str
+) -> None:
+    def run(kind: str) -> Any:
+        return pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type=kind).frames
+
+    frames, floats = run(output_type), run("np")
+    assert floats.shape == (1, 5, 32, 32, 3)
+    if output_type == "pil":
+        stacked = np.stack([np.asarray(frame) for frame in frames[0]])
+        np.testing.assert_array_equal(stacked, (floats[0] * 255).round().astype(np.uint8))
+    if output_type == "pt":
+        np.testing.assert_allclose(frames[0].permute(0, 2, 3, 1).numpy(), floats[0], atol=1e-6)
+    if output_type == "latent":
+        assert frames.shape == (1, 4, 2, 4, 4)
+
+
+def test_no_dict_gives_a_tuple(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    frames, trajectory, given = pipe(
+        image, plan=plan, masks=masks, generator=seeded(0), output_type="np", return_dict=False
+    )
+    assert frames.shape == (1, 5, 32, 32, 3) and trajectory.num_frames == 5 and given is plan
+
+
+def test_another_size_and_length(pipe: Pipeline, plan: PromptPlan, seeded: Seeded) -> None:
+    picture = np.zeros((60, 200, 3), np.uint8)
+    ids = np.zeros((60, 200), np.uint8)
+    ids[10:20, 80:90], ids[30:40, 110:120] = 1, 2
+    out = pipe(picture, plan=plan, masks=ids, num_frames=9, height=32, width=48, generator=seeded(0))
+    assert out.trajectory.ids.shape == (9, 32, 48)
+    assert out.frames[0][0].size == (48, 32) and len(out.frames[0]) == 9
+
+
+def test_settings_of_the_pipeline_stand_in_for_arguments(
+    make_pipeline: Make, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    def frames(pipe: Pipeline, **arguments: Any) -> Any:
+        moves = pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type="np", **arguments)
+        return moves.frames
+
+    settings = {"num_inference_steps": 3, "guidance_scale": 2.0, "image_guidance_scale": 1.2}
+    both = {**settings, **{f"motion_{name}": value for name, value in settings.items()}}
+    np.testing.assert_array_equal(frames(make_pipeline(**both)), frames(make_pipeline(), **settings))
+    apart = make_pipeline(**settings, motion_guidance_scale=5.0)
+    assert not np.array_equal(frames(apart), frames(apart, motion_guidance_scale=1.0))
+
+
+def test_the_callback_sees_both_stages_and_can_change_the_latents(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    seen = []
+
+    def callback(owner: Any, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append((owner is pipe, owner.stage, step, owner.num_timesteps, set(tensors)))
+        assert 0 < float(timestep) <= 1000 and owner.guidance_scale == 3.0
+        return {"latents": torch.zeros_like(tensors["latents"])} if owner.stage == "motion_to_video" else {}
+
+    out = pipe(
+        image,
+        plan=plan,
+        masks=masks,
+        generator=seeded(0),
+        output_type="latent",
+        callback_on_step_end=callback,
+        callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
+    )
+    names = {"latents", "prompt_embeds"}
+    stages = ("image_to_motion", "motion_to_video")
+    assert seen == [(True, stage, step, 2, names) for stage in stages for step in range(2)]
+    assert not out.frames.any()
+
+
+def test_a_callback_can_stop_a_stage(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    steps = []
+
+    def callback(owner: Any, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> None:
+        steps.append((owner.stage, step))
+        owner._interrupt = True
+
+    pipe(
+        image,
+        plan=plan,
+        masks=masks,
+        num_inference_steps=4,
+        generator=seeded(0),
+        callback_on_step_end=callback,
+    )
+    assert steps == [("image_to_motion", 0), ("motion_to_video", 0)]
+
+
+def test_a_planner_of_the_user(make_pipeline: Make, image: Pixels, masks: Pixels, plan: PromptPlan) -> None:
+    class Fixed:
+        def plan(self, prompt: str) -> PromptPlan:
+            return replace(plan, prompt=prompt)
+
+    pipe = make_pipeline(planner=Fixed())
+    assert pipe(image, "anything at all", masks=masks).plan.prompt == "anything at all"
+
+
+def test_segmentation_sees_only_what_the_video_shows(make_pipeline: Make, plan: PromptPlan) -> None:
+    picture = np.full((40, 100, 3), 90, np.uint8)
+    picture[5:15, 40:50], picture[20:30, 50:60] = (230, 0, 0), (0, 0, 230)
+    pipe = make_pipeline(with_segmenter=True)
+    ids = pipe.segment(picture, plan)
+    assert ids.shape == (40, 100)
+    assert set(map(tuple, np.argwhere(ids == 1))) == {(y, x) for y in range(5, 15) for x in range(40, 50)}
+    picture[5:15, 40:50] = 90
+    picture[5:15, 0:10] = (230, 0, 0)  # outside of the centred square
+    with pytest.raises(ValueError, match=r"masks hold the ids \[2\]; expected \[1, 2\]"):
+        pipe.segment(picture, plan)
