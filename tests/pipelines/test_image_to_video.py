@@ -89,7 +89,7 @@ def test_the_trajectory_and_the_local_prompts_reach_the_video(
     base = latents(plan, masks)
     assert not torch.allclose(base, latents(swapped, masks), atol=1e-4)
     assert not torch.allclose(base, latents(plan, np.roll(masks, 6, axis=1)), atol=1e-4)
-    # Other names for the same objects are another order of the palette, which the model sees; other phrases are not.
+    # A phrase grounds the segmentation alone; the models never read it.
     renamed = replace(plan, objects=tuple(replace(item, phrase="thing") for item in plan.objects))
     assert torch.equal(base, latents(renamed, masks))
 
