@@ -59,11 +59,7 @@ def draw(pipe: Pipeline, inputs: Inputs, sampling: Sampling, count: int, progres
 
     height = sampling.height or pipe.config.height
     width = sampling.width or pipe.config.width
-    if inputs.plan is not None:
-        plan = inputs.plan
-    else:
-        with progress.stage("plan", "taking the sentence apart"):
-            plan = pipe.planner.plan(inputs.prompt)
+    plan = inputs.plan or pipe.planner.plan(inputs.prompt or "")
     masks = inputs.masks
     if masks is None:
         with progress.stage("segment", "finding the objects"):
