@@ -30,6 +30,8 @@ _CUSTOM_PIPELINE_TEXT = '''"""Opens this folder with diffusers alone; needs the 
     DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
 """
 
+{imports}
+
 from {module} import {name}
 
 __all__ = ["{name}"]
@@ -115,7 +117,11 @@ class SavedPipeline(DiffusionPipeline):
     def _complete(self, folder: Path) -> None:
         """Add ``pipeline.py``, and take from the JSON files where on this machine the models came from."""
         cls = type(self)
-        text = _CUSTOM_PIPELINE_TEXT.format(module=cls.__module__, name=cls.__name__)
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        # diffusers looks a component's class up only in modules that are imported already.
+        homes = {value[0] for value in index.values() if isinstance(value, list) and value[0]}
+        imports = "\n".join(f"import {home}" for home in sorted(homes) if home.startswith("ttm."))
+        text = _CUSTOM_PIPELINE_TEXT.format(imports=imports, module=cls.__module__, name=cls.__name__)
         (folder / f"{CUSTOM_PIPELINE}.py").write_text(text, encoding="utf-8")
         for path in folder.rglob("*.json"):
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,105 @@
+"""Components: seen once by moves and offload, shared by the views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ttm import ImageToMotionPipeline, MotionToVideoPipeline, Pipeline, PromptPlan
+
+Make = Callable[..., Pipeline]
+Seeded = Callable[[int], torch.Generator]
+Pixels = NDArray[np.uint8]
+
+
+def test_views_hold_the_same_objects(pipe: Pipeline) -> None:
+    first, second = pipe.image_to_motion, pipe.motion_to_video
+    assert type(first) is ImageToMotionPipeline and type(second) is MotionToVideoPipeline
+    for name in ("vae", "tokenizer", "text_encoder"):
+        assert getattr(first, name) is getattr(second, name) is getattr(pipe, name)
+    assert first.transformer is pipe.motion_transformer and first.scheduler is pipe.motion_scheduler
+    assert second.transformer is pipe.transformer and second.scheduler is pipe.scheduler
+
+
+def test_a_component_put_in_later_reaches_the_view(pipe: Pipeline) -> None:
+    pipe.transformer = pipe.motion_transformer
+    assert pipe.motion_to_video.transformer is pipe.motion_transformer
+
+
+def test_moves_see_every_module_once(make_pipeline: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = make_pipeline(with_segmenter=True)
+    modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert len({id(module) for module in modules}) == len(modules) == 5
+    moved: list[Any] = []
+    for module in modules:
+        monkeypatch.setattr(module, "to", lambda *arguments, module=module: moved.append(module))
+    pipe.to("cpu")
+    assert sorted(map(id, moved)) == sorted(map(id, modules))
+
+
+def test_offload_brings_in_every_module_in_order(make_pipeline: Make) -> None:
+    pipe = make_pipeline(with_segmenter=True)
+    modules = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    assert set(pipe.model_cpu_offload_seq.split("->")) == modules
+    for view in (pipe.image_to_motion, pipe.motion_to_video):
+        names = {name for name, part in view.components.items() if isinstance(part, torch.nn.Module)}
+        assert set(view.model_cpu_offload_seq.split("->")) == names
+
+
+def test_hooks_of_offload_run_for_every_model(
+    make_pipeline: Make, image: Pixels, prompt: str, seeded: Seeded
+) -> None:
+    """No accelerator here, so: accelerate's hook on each model must be called, also where forward is not."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    class Counting(ModelHook):
+        calls = 0
+
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return args, kwargs
+
+    pipe = make_pipeline(with_segmenter=True)
+    bare = pipe(image, prompt, generator=seeded(0), output_type="np").frames
+    hooks = {name: Counting() for name in pipe.model_cpu_offload_seq.split("->")}
+    for name, hook in hooks.items():
+        add_hook_to_module(getattr(pipe, name), hook)
+    hooked = pipe(image, prompt, generator=seeded(0), output_type="np").frames
+    np.testing.assert_array_equal(hooked, bare)
+    assert all(hook.calls > 0 for hook in hooks.values()), {name: hook.calls for name, hook in hooks.items()}
+
+
+def test_half_precision_runs_and_stays_near(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    def run() -> Any:
+        return pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type="np")
+
+    single = run()
+    pipe.to(torch.bfloat16)
+    half = run()
+    assert half.frames.dtype == np.float32 and np.isfinite(half.frames).all()
+    assert np.abs(half.frames - single.frames).mean() < 0.05
+
+
+def test_progress_bars_follow_the_setting(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe(image, plan=plan, masks=masks)
+    assert capfd.readouterr().err == ""
+    pipe.set_progress_bar_config()
+    pipe(image, plan=plan, masks=masks)
+    shown = capfd.readouterr().err
+    assert "image to motion: 100%" in shown and "motion to video: 100%" in shown
+
+
+def test_nothing_is_left_for_a_gradient(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    out = pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type="latent")
+    assert not out.frames.requires_grad
