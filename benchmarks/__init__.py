@@ -1,1 +1,1 @@
-"""Programs that measure: ``python -m benchmarks.run suite=...``. Nothing of the installed library imports this."""
+"""Programs that measure: ``python -m benchmarks.run suite=...``. The installed library imports none."""

@@ -1,7 +1,7 @@
 """What a scene of the synthetic world would look like if its objects changed their appearance otherwise.
-
-In frame 0 no object has changed yet. So frame 0 of an object's layer, carried along its path and scale, is the object that
-only moves; and a change of appearance is painted onto that by the world's own rules (a test holds that the two agree).
+ In frame 0 no object has changed yet. So frame 0 of an object's layer, carried along its path and scale, is
+the object that only moves; and a change of appearance is painted onto that by the world's own rules (a test
+holds that the two agree).
 
 Letters: T frames, H W pixels, L objects.
 """
@@ -32,7 +32,9 @@ def with_appearances(scene: SyntheticScene, appearances: Sequence[str | None]) -
         ValueError: not one appearance an object, or an unknown one.
     """
     if len(appearances) != len(scene.objects):
-        raise ValueError(f"{len(appearances)} appearances for {len(scene.objects)} objects; expected one each.")
+        raise ValueError(
+            f"{len(appearances)} appearances for {len(scene.objects)} objects; expected one each."
+        )
     frames = np.repeat(scene.background[None], scene.ids.shape[0], axis=0).astype(np.float32)
     for item, layer, appearance in zip(scene.objects, scene.layers, appearances, strict=True):
         for t in range(len(frames)):
@@ -41,7 +43,9 @@ def with_appearances(scene: SyntheticScene, appearances: Sequence[str | None]) -
     return frames.round().astype(np.uint8)
 
 
-def _colour(item: SceneObject, first: NDArray[np.uint8], t: int, appearance: str | None) -> NDArray[np.float32]:
+def _colour(
+    item: SceneObject, first: NDArray[np.uint8], t: int, appearance: str | None
+) -> NDArray[np.float32]:
     """The object's colour in frame ``t``, float32 [H, W, 3]; ``first`` [H, W, 4] is its layer in frame 0."""
     time = t / (len(item.path) - 1)
     inside = first[..., 3] > 127
@@ -55,7 +59,9 @@ def _colour(item: SceneObject, first: NDArray[np.uint8], t: int, appearance: str
     elif appearance == "flashes":
         colour = colour + (255 - colour) * 0.9 * (0.5 - 0.5 * np.cos(4 * np.pi * time))
     elif appearance not in (None, "spins"):
-        raise ValueError(f"appearance is {appearance!r}; expected None, 'turns <colour>', 'spins' or 'flashes'.")
+        raise ValueError(
+            f"appearance is {appearance!r}; expected None, 'turns <colour>', 'spins' or 'flashes'."
+        )
     colour = _filled(np.clip(colour, 0, 255), inside)
     angle = 2 * np.pi * time if appearance == "spins" else 0.0
     # Forward map: turn and scale about the first centre, then move to where the centre is now.
@@ -70,7 +76,9 @@ def _colour(item: SceneObject, first: NDArray[np.uint8], t: int, appearance: str
         np.float32,
     )
     height, width = inside.shape
-    moved = cv2.warpAffine(colour, forward, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.warpAffine(
+        colour, forward, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return moved.reshape(height, width, 3).astype(np.float32)
 
 

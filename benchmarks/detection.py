@@ -1,4 +1,5 @@
-"""The objects of a known scene, found in three videos: the true one, its autoencoder round trip, a generated one.
+"""The objects of a known scene, found in three videos: the true one, its autoencoder round trip, a generated
+one.
 
 Letters: T frames, H W pixels.
 """

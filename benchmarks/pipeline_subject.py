@@ -26,7 +26,8 @@ class PipelineSubject:
     Args:
         pipe: the pipeline, on its device.
         name: what to call it in a report.
-        sampling: arguments of every sampling that are not the pipeline's own (num_inference_steps, guidance_scale, …).
+        sampling: arguments of every sampling that are not the pipeline's own (num_inference_steps,
+            guidance_scale, …).
     """
 
     def __init__(self, pipe: Any, name: str, sampling: dict[str, Any] | None = None) -> None:
@@ -68,7 +69,13 @@ class PipelineSubject:
         """Everything."""
         height, width = size or self.size
         out = self.pipe(
-            image, prompt, masks=first_ids, height=height, width=width, generator=_generator(seed), **self._sampling
+            image,
+            prompt,
+            masks=first_ids,
+            height=height,
+            width=width,
+            generator=_generator(seed),
+            **self._sampling,
         )
         return Generated(_frames(out.frames[0]), out.trajectory, out.plan)
 

@@ -24,7 +24,7 @@ class TimeLeft:
         self._seconds[measure].append(seconds)
 
     def seconds(self) -> float | None:
-        """Seconds left. A measure that has not begun is taken to cost what its samplings do; None before any is known."""
+        """Seconds left; None while unknown. A measure not begun is taken to cost what its samplings do."""
         sampled = [
             sum(times) / len(times) / self._samplings[name]
             for name, times in self._seconds.items()
@@ -43,7 +43,7 @@ class TimeLeft:
 
 
 def format_seconds(seconds: float | None) -> str:
-    """"12 s", "3.5 min", or "?"."""
+    """ "12 s", "3.5 min", or "?"."""
     if seconds is None:
         return "?"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -4,9 +4,8 @@
     python -m benchmarks.run suite=synthetic scenes=16              # a quick look
     python -m benchmarks.run suite=synthetic measures=[stage_one]   # some measures only
     python -m benchmarks.run suite=synthetic model=some/folder
-
-Rows are kept as they come in ``output``: the same command after a kill goes on where it stopped. docs/benchmarks.md says what
-each measure is.
+ Rows are kept as they come in ``output``: the same command after a kill goes on where it stopped.
+docs/benchmarks.md says what each measure is.
 """
 
 from __future__ import annotations
@@ -38,7 +37,12 @@ _PACKAGES = ("torch", "diffusers", "transformers", "numpy", "sam2", "open_clip_t
 
 
 def run_measures(
-    subject: Subject, settings: Settings, measures: Sequence[Measure], folder: Path, belongs_to: str, strips: int = 6
+    subject: Subject,
+    settings: Settings,
+    measures: Sequence[Measure],
+    folder: Path,
+    belongs_to: str,
+    strips: int = 6,
 ) -> list[Figure]:
     """Measure, keep rows and pictures in ``folder``, and say how it goes.
 
@@ -68,11 +72,16 @@ def run_measures(
                 seconds = time.perf_counter() - started
                 if outcome.clips and number < strips:
                     title = f"{measure.name} {item}: {outcome.row.get('prompt', '')}"
-                    save_picture(strip(title, outcome.clips), folder / "strips" / f"{measure.name}-{item}.png")
+                    save_picture(
+                        strip(title, outcome.clips), folder / "strips" / f"{measure.name}-{item}.png"
+                    )
                 rows.add(measure.name, item, outcome.row)
                 clock.done(measure.name, seconds)
                 left = format_seconds(clock.seconds())
-                print(f"{measure.name} {number + 1}/{len(items[measure.name])} {seconds:.1f} s, {left} left", flush=True)
+                print(
+                    f"{measure.name} {number + 1}/{len(items[measure.name])} {seconds:.1f} s, {left} left",
+                    flush=True,
+                )
             figures += measure.summarise([rows.rows[measure.name, item] for item in items[measure.name]])
         return figures
     finally:
@@ -89,10 +98,11 @@ def read_settings(config: DictConfig, size: int, num_frames: int) -> Settings:
     scenes = int(suite.scenes if config.scenes is None else config.scenes)
     local = int(suite.local_scenes if config.scenes is None else max(1, min(suite.local_scenes, scenes // 2)))
     if scenes < 2 or scenes % 2:
-        raise ValueError(f"scenes is {scenes}; expected an even number from 2 (half with one object, half with 2-3).")
-    cases = OmegaConf.to_container(suite.real_cases, resolve=True)
-    assert isinstance(cases, list)
-    return Settings(scenes, local, int(config.seed), size, num_frames, _real_data(), tuple(cases))  # type: ignore[arg-type]
+        raise ValueError(
+            f"scenes is {scenes}; expected an even number from 2 (half with one object, half with 2-3)."
+        )
+    cases: Any = OmegaConf.to_container(suite.real_cases, resolve=True)
+    return Settings(scenes, local, int(config.seed), size, num_frames, _real_data(), tuple(cases))
 
 
 def _real_data() -> Path | None:
@@ -141,10 +151,14 @@ def benchmark(config: DictConfig) -> int:
     subject = load_subject(str(config.model), str(config.device), {str(k): v for k, v in sampling.items()})
     loaded = time.perf_counter() - started
     settings = read_settings(config, subject.size[0], subject.num_frames)
-    described: dict[str, Any] = plain(asdict(settings) | {"real_data": None, "sampling": sampling, "model": subject.name})
-    # What a measure says must not depend on which other measures ran: ``measures`` is not part of the fingerprint.
+    described: dict[str, Any] = plain(
+        asdict(settings) | {"real_data": None, "sampling": sampling, "model": subject.name}
+    )
+    # What a measure says does not depend on which others run: ``measures`` is no part of the fingerprint.
     belongs_to = fingerprint(described, [*weight_files(subject.pipe), *_rule_files()])
-    folder = Path(str(config.output or f"outputs/benchmarks/{config.suite.name}-{subject.name}-{settings.scenes}"))
+    folder = Path(
+        str(config.output or f"outputs/benchmarks/{config.suite.name}-{subject.name}-{settings.scenes}")
+    )
     print(f"{config.suite.name} on {subject.name} (loaded in {loaded:.1f} s); rows and pictures in {folder}")
     figures = run_measures(subject, settings, measures, folder, belongs_to, int(config.strips))
     print("\n" + format_table(figures))

@@ -1,8 +1,9 @@
-"""The test scenes of the suite: held-out scenes of the synthetic world, chosen by rule and the same everywhere.
-
-Scene names: "single-000" … (one object) and "multi-000" … (two or three), as many of each. A scene counts when each
-of its objects shows at least 40 pixels in frame 0: without a start there is nothing to ask of it.
-"Pair-000" … are two-object scenes in which exactly one object changes its appearance (see :func:`pair_scene`).
+"""The test scenes of the suite: held-out scenes of the synthetic world, chosen by rule and the same
+everywhere.
+ Scene names: "single-000" … (one object) and "multi-000" … (two or three), as many of each. A scene counts
+when each of its objects shows at least 40 pixels in frame 0: without a start there is nothing to ask of it.
+"Pair-000" … are two-object scenes in which exactly one object changes its appearance (see
+:func:`pair_scene`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +60,16 @@ def load_scene(settings: Settings, name: str) -> SyntheticScene:
     """The scene of a name."""
     kind, number = name.split("-")
     world = _world(settings.size, settings.num_frames, settings.seed, kind)
-    return world[_indices(settings.size, settings.num_frames, settings.seed, kind, int(number) + 1)[int(number)]]
+    return world[
+        _indices(settings.size, settings.num_frames, settings.seed, kind, int(number) + 1)[int(number)]
+    ]
 
 
 def pair_scene(settings: Settings, name: str) -> PairScene:
     """The two-object scene of a name.
-
-    Chosen so that the question can be answered: the change would be visible on either object (a root mean square of at least
-    ``MIN_CONTRAST``: no spinning of a flat colour, no turning green of what is green), and both show in frame 0.
+ Chosen so that the question can be answered: the change would be visible on either object (a root mean square
+    of at least ``MIN_CONTRAST``: no spinning of a flat colour, no turning green of what is green), and both
+    show in frame 0.
     """
     scene = load_scene(settings, name)
     pair = as_pair(scene)
@@ -91,16 +95,23 @@ def as_pair(scene: SyntheticScene) -> PairScene | None:
 
 def is_usable(scene: SyntheticScene) -> bool:
     """Whether every object shows in frame 0."""
-    return all(np.count_nonzero(scene.ids[0] == number + 1) >= MIN_PIXELS for number in range(len(scene.objects)))
+    return all(
+        np.count_nonzero(scene.ids[0] == number + 1) >= MIN_PIXELS for number in range(len(scene.objects))
+    )
 
 
 @lru_cache(maxsize=8)
 def _world(size: int, num_frames: int, seed: int, kind: str) -> SyntheticWorld:
-    appearance = "one" if kind == "pair" else 0.4
+    appearance: float | Literal["one"] = "one" if kind == "pair" else 0.4
     # The three kinds draw from worlds of their own: no pair is also a scene of the other measures.
     own_seed = seed * len(COUNTS) + list(COUNTS).index(kind)
     return SyntheticWorld(
-        "test", size=size, num_frames=num_frames, num_objects=COUNTS[kind], appearance=appearance, seed=own_seed
+        "test",
+        size=size,
+        num_frames=num_frames,
+        num_objects=COUNTS[kind],
+        appearance=appearance,
+        seed=own_seed,
     )
 
 

@@ -65,7 +65,11 @@ class Subject(Protocol):
     def generate(
         self, image: Pixels, prompt: str, seed: int, first_ids: Pixels | None = None, size: Size | None = None
     ) -> Generated:
-        """Everything. ``first_ids`` [H, W] of the image's size skip the segmentation. ValueError: a phrase was not found."""
+        """Everything. ``first_ids`` [H, W] of the image's size skip segmentation.
+
+        Raises:
+            ValueError: a phrase was not found.
+        """
 
     def fit(self, image: Pixels, size: Size | None = None) -> Pixels:
         """The image as the model sees it: cut and resized to the working size, uint8 [H, W, 3]."""

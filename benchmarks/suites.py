@@ -1,4 +1,4 @@
-"""What each suite consists of, in the order in which it runs: what is quick, and what explains the rest, first."""
+"""What each suite consists of, in the order in which it runs: what explains the rest comes first."""
 
 from __future__ import annotations
 

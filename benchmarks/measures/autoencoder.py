@@ -1,9 +1,9 @@
 """Measure "autoencoder": what the video autoencoder alone loses.
 
-- PSNR: a true video through the autoencoder and back against itself; one MSE a clip over all its frames, dB, then the mean
-  over clips.
-- Palette IoU: a true trajectory as a colour video through the autoencoder and back, decoded to the nearest palette
-  colour among those of frame 0; mean IoU over frames, then over objects (the ceiling of stage 1).
+- PSNR: a true video through the autoencoder and back against itself; one MSE a clip over all its frames, dB,
+  then the mean over clips.
+- Palette IoU: a true trajectory as a colour video through the autoencoder and back, decoded to the nearest
+  palette colour among those of frame 0; mean IoU over frames, then over objects (the ceiling of stage 1).
 """
 
 from __future__ import annotations
@@ -32,13 +32,21 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     palette = palette_round_trip(subject, scene)
     ious = [object_iou(palette.ids, scene.ids, number + 1) for number in range(len(scene.objects))]
     row = {"psnr": psnr(decoded, scene.frames), "palette_iou": ious}
-    return Outcome(row, {"true": scene.frames, "round trip": decoded, "palette round trip": palette.to_video()})
+    return Outcome(
+        row, {"true": scene.frames, "round trip": decoded, "palette round trip": palette.to_video()}
+    )
 
 
 def summarise(rows: Sequence[Row]) -> list[Figure]:
     """PSNR over clips, palette IoU over objects."""
     return [
-        mean_figure("autoencoder PSNR", [row["psnr"] for row in rows], unit="dB", goal=24.0, note="goal 27 where a GPU trained it"),
+        mean_figure(
+            "autoencoder PSNR",
+            [row["psnr"] for row in rows],
+            unit="dB",
+            goal=24.0,
+            note="goal 27 where a GPU trained it",
+        ),
         mean_figure("palette clip round trip, IoU", [iou for row in rows for iou in row["palette_iou"]]),
     ]
 

@@ -1,13 +1,12 @@
 """Measure "local_prompts": does the right object do what a mask cannot show?
-
-Two-object scenes in which exactly one object turns a colour, spins or flashes (:func:`benchmarks.scenes.pair_scene`). Stage 2
-gets the true first frame and trajectory three times: with the plan as it is; with the two local prompts swapped,
-the sentence as it was; and with the action handed to the other object in its own local prompt and in the
-sentence ("the red ball moves left, and the blue square stays and turns green").
-
-Whether an object does it: :func:`ttm.metrics.appearance.change_score` of at least 1/2, that is, inside the object's true region
-the video is closer to the clip in which this object changes than to the one in which it only moves. The detector's hit
-rates on the true video and on its autoencoder round trip are printed beside.
+ Two-object scenes in which exactly one object turns a colour, spins or flashes
+(:func:`benchmarks.scenes.pair_scene`). Stage 2 gets the true first frame and trajectory three times: with the
+plan as it is; with the two local prompts swapped, the sentence as it was; and with the action handed to the
+other object in its own local prompt and in the sentence ("the red ball moves left, and the blue square stays
+and turns green").
+ Whether an object does it: :func:`ttm.metrics.appearance.change_score` of at least 1/2, that is, inside the
+object's true region the video is closer to the clip in which this object changes than to the one in which it
+only moves. The detector's hit rates on the true video and on its autoencoder round trip are printed beside.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from ttm.objects import ObjectPrompt, PromptPlan
 def scores(pair: PairScene, frames: NDArray[np.uint8]) -> list[float]:
     """For each of the two objects, how much of the scene's change it shows in a video."""
     return [
-        change_score(frames, pair.still, pair.changed[number], pair.scene.ids == number + 1) for number in (0, 1)
+        change_score(frames, pair.still, pair.changed[number], pair.scene.ids == number + 1)
+        for number in (0, 1)
     ]
 
 
@@ -53,7 +53,8 @@ def reworded(pair: PairScene) -> PromptPlan:
             actions.append(str(appearance))
         clauses.append(start + (" and ".join(actions) or "stays"))
     prompts = tuple(
-        ObjectPrompt(item.phrase, clause) for item, clause in zip(pair.scene.plan.objects, clauses, strict=True)
+        ObjectPrompt(item.phrase, clause)
+        for item, clause in zip(pair.scene.plan.objects, clauses, strict=True)
     )
     sentence = " and ".join(clauses)
     return PromptPlan(sentence[0].upper() + sentence[1:] + ".", ", ".join(clauses), prompts)
@@ -68,8 +69,15 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     plans = {"as_asked": scene.plan, "swapped": swapped(scene.plan), "reworded": reworded(pair)}
     videos = {name: subject.render(scene.frames[0], trajectory, plan, seed) for name, plan in plans.items()}
     row: Row = {name: scores(pair, video) for name, video in videos.items()}
-    row |= {"in_true": scores(pair, scene.frames), "in_round_trip": scores(pair, subject.round_trip(scene.frames))}
-    row |= {"asked": pair.asked, "appearance": scene.objects[pair.asked].appearance, "prompt": scene.plan.prompt}
+    row |= {
+        "in_true": scores(pair, scene.frames),
+        "in_round_trip": scores(pair, subject.round_trip(scene.frames)),
+    }
+    row |= {
+        "asked": pair.asked,
+        "appearance": scene.objects[pair.asked].appearance,
+        "prompt": scene.plan.prompt,
+    }
     return Outcome(row, {"true": scene.frames, "true trajectory": trajectory.to_video(), **videos})
 
 
@@ -77,7 +85,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
     """Hit rates of the right and of the wrong object, as asked and swapped; by kind; of the detector."""
 
     def rate(text: str, name: str, *, right: bool, kind: str = "", **more: float | bool) -> Figure:
-        """Share of scenes in which the right (or the wrong) object does it; after a swap the other one is right."""
+        """Share of scenes in which the right (or wrong) object does it; a swap makes the other one right."""
         hits = []
         for row in rows:
             asked = row["asked"] if name not in ("swapped", "reworded") else 1 - row["asked"]
@@ -89,10 +97,19 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         rate("local prompts: the right object does it", "as_asked", right=True, goal=0.80),
         rate("local prompts: the wrong object does it", "as_asked", right=False, goal=0.10, at_most=True),
         rate("local prompts swapped: the now right object does it", "swapped", right=True, goal=0.80),
-        rate("local prompts swapped: the now wrong object does it", "swapped", right=False, goal=0.10, at_most=True),
+        rate(
+            "local prompts swapped: the now wrong object does it",
+            "swapped",
+            right=False,
+            goal=0.10,
+            at_most=True,
+        ),
         rate("  sentence reworded too: the now right object does it", "reworded", right=True),
         rate("  sentence reworded too: the now wrong object does it", "reworded", right=False),
-        *(rate(f"  as asked, {kind}: the right object", "as_asked", right=True, kind=kind) for kind in _KINDS),
+        *(
+            rate(f"  as asked, {kind}: the right object", "as_asked", right=True, kind=kind)
+            for kind in _KINDS
+        ),
         rate("  detector on the round trip: right object", "in_round_trip", right=True),
         rate("  detector on the round trip: wrong object", "in_round_trip", right=False),
         rate("  detector on the true video: right object", "in_true", right=True),

@@ -17,7 +17,8 @@ DIRECTED = (*DIRECTIONS, "stays")
 def check_scene(ids: Any, scene: SyntheticScene) -> list[dict[str, Any]]:
     """One check for each object of the scene, as plain values."""
     return [
-        check_motion(ids, scene.ids, number, item.motion).to_dict() for number, item in enumerate(scene.objects, start=1)
+        check_motion(ids, scene.ids, number, item.motion).to_dict()
+        for number, item in enumerate(scene.objects, start=1)
     ]
 
 
@@ -33,4 +34,7 @@ def directed(checks: Sequence[dict[str, Any]]) -> list[bool]:
 
 def by_motion(checks: Sequence[dict[str, Any]], motions: Sequence[str]) -> list[Figure]:
     """One line for each motion."""
-    return [share_figure(f"  {motion}", [c["right"] for c in checks if c["motion"] == motion]) for motion in motions]
+    return [
+        share_figure(f"  {motion}", [c["right"] for c in checks if c["motion"] == motion])
+        for motion in motions
+    ]

@@ -1,13 +1,13 @@
 """Measure "real": photographs, each with a mask made by hand and a sentence.
-
-The cases stand in configs/suite/synthetic.yaml: a file of the real-data folder (of a video its first frame), a polygon in
-fractions of the whole picture, a sentence, the motion asked. A case whose file is absent says "skipped". Measured:
+ The cases stand in configs/suite/synthetic.yaml: a file of the real-data folder (of a video its first frame),
+a polygon in fractions of the whole picture, a sentence, the motion asked. A case whose file is absent says
+"skipped". Measured:
 
 - Object: the asked direction in the trajectory, within 45 degrees and at least 10% of the side
-  (:func:`ttm.metrics.displacement.check_heading`); beside it the same in the video, where the object is found by its colours
-  in the first frame against the first frame with the object painted out.
-- Background: PSNR of all frames against the autoencoder's round trip of frame 0, outside both the mask of frame 0 and the
-  frame's own mask.
+  (:func:`ttm.metrics.displacement.check_heading`); beside it the same in the video, where the object is found
+  by its colours in the first frame against the first frame with the object painted out.
+- Background: PSNR of all frames against the autoencoder's round trip of frame 0, outside both the mask of
+  frame 0 and the frame's own mask.
 
 A case may name a working size of its own (height, width): a wide object needs a wide frame.
 """
@@ -61,11 +61,15 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     case = next(case for case in settings.real_cases if case["name"] == item)
     path = None if settings.real_data is None else settings.real_data / case["file"]
     if path is None or not path.is_file():
-        return Outcome({"skipped": f"{case['file']} is not there; expected it in TTM_REAL_DATA or ../shared/data"})
+        return Outcome(
+            {"skipped": f"{case['file']} is not there; expected it in TTM_REAL_DATA or ../shared/data"}
+        )
     image = first_frame(path)
     ids = polygon_mask(case["polygon"], *image.shape[:2])
     size = (int(case["size"][0]), int(case["size"][1])) if case.get("size") else None
-    out = subject.generate(image, case["prompt"], sampling_seed(settings, "real", item), first_ids=ids, size=size)
+    out = subject.generate(
+        image, case["prompt"], sampling_seed(settings, "real", item), first_ids=ids, size=size
+    )
     fitted, start = subject.fit(image, size), subject.fit_ids(ids, size) > 0
     row: Row = {"prompt": case["prompt"], "motion": case["motion"]}
     row |= {"trajectory": check_heading(out.trajectory.ids, 1, case["motion"], MIN_DISTANCE).to_dict()}
@@ -78,7 +82,11 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
 
 
 def _in_video(
-    subject: Subject, fitted: NDArray[np.uint8], start: NDArray[np.bool_], frames: NDArray[np.uint8], motion: str
+    subject: Subject,
+    fitted: NDArray[np.uint8],
+    start: NDArray[np.bool_],
+    frames: NDArray[np.uint8],
+    motion: str,
 ) -> dict[str, Any]:
     around = cv2.dilate(start.astype(np.uint8), np.ones((5, 5), np.uint8))
     plate = np.asarray(cv2.inpaint(fitted, around, 5, cv2.INPAINT_TELEA))
@@ -96,8 +104,18 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
             figures.append(Figure("real input", None, 0, note="skipped: " + row["skipped"]))
             continue
         prompt, count = f'real input, "{row["prompt"]}"', 1
-        verdict = f"the trajectory goes {row['motion']}: {_yes(row['trajectory'])}; the video, by colour: {_yes(row['video'])}"
-        figures.append(Figure(f"{prompt}: as asked", float(row["trajectory"]["right"]), count, unit="%", goal=1.0, note=verdict))
+        verdict = f"the trajectory goes {row['motion']}: {_yes(row['trajectory'])}"
+        verdict += f"; the video, by colour: {_yes(row['video'])}"
+        figures.append(
+            Figure(
+                f"{prompt}: as asked",
+                float(row["trajectory"]["right"]),
+                count,
+                unit="%",
+                goal=1.0,
+                note=verdict,
+            )
+        )
         figures.append(Figure("  background PSNR", row["background_psnr"], count, unit="dB", goal=MIN_PSNR))
     return figures
 

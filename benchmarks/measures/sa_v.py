@@ -1,9 +1,9 @@
-"""Measure "sa_v": a real video's trajectory, of five objects that hide and appear late, goes through without losing one.
-
-The manual masklets of one SA-V video (its annotations; the video itself is not needed) become a
-:class:`MaskTrajectory`, at the model's size and number of frames; then the sets of objects in the tokens (masked
-cross-attention), the owners of the tokens (masked self-attention); then stage 2 renders it over a photograph.
-Counted: the objects that each step still has, of those that the annotation shows in any frame.
+"""Measure "sa_v": a real video's trajectory, of five objects that hide and appear late, goes through without
+losing one.
+ The manual masklets of one SA-V video (its annotations; the video itself is not needed) become a
+:class:`MaskTrajectory`, at the model's size and number of frames; then the sets of objects in the tokens
+(masked cross-attention), the owners of the tokens (masked self-attention); then stage 2 renders it over a
+photograph. Counted: the objects that each step still has, of those that the annotation shows in any frame.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     fitted = whole.resample(subject.num_frames).resize(*subject.size)
     numbers = whole.object_ids
     image = subject.fit(photograph("coffee"))
-    names = [ObjectPrompt(f"object {number}", f"the object {number} moves") for number in range(1, max(numbers) + 1)]
+    names = [
+        ObjectPrompt(f"object {number}", f"the object {number} moves")
+        for number in range(1, max(numbers) + 1)
+    ]
     prompt = " and ".join(item.local_prompt for item in names)
     plan = PromptPlan(prompt, ", ".join(item.local_prompt for item in names), tuple(names))
     occupied, owned = tokens_of(fitted, len(names))
@@ -49,7 +52,9 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
         "token_sets": occupied,
         "token_owners": owned,
         "rendered": int(frames.shape[0]) if np.ptp(frames) > 0 else 0,
-        "visible_frames": {str(number): int((fitted.ids == number).any(axis=(1, 2)).sum()) for number in numbers},
+        "visible_frames": {
+            str(number): int((fitted.ids == number).any(axis=(1, 2)).sum()) for number in numbers
+        },
     }
     return Outcome(row, {"trajectory": fitted.to_video(), "generated": frames})
 
@@ -61,8 +66,10 @@ def read_trajectory(path: Any) -> MaskTrajectory:
     return load_trajectory(path)
 
 
-def tokens_of(trajectory: MaskTrajectory, num_objects: int, patch: int = 16, group: int = 4) -> tuple[int, int]:
-    """How many objects keep a token: in the sets of masked cross-attention, and as owners in masked self-attention."""
+def tokens_of(
+    trajectory: MaskTrajectory, num_objects: int, patch: int = 16, group: int = 4
+) -> tuple[int, int]:
+    """How many objects keep a token: in the sets of masked cross-attention, as owners in self-attention."""
     import torch
 
     from ttm.models.masked_attention import object_token_mask, token_owner
@@ -88,7 +95,9 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         note = f"of {count} objects: trajectory {steps[0]}, token sets {steps[1]}, owners {steps[2]}"
         note += f"; stage 2 rendered {row['rendered']} frames"
         kept = min(steps) / count if row["rendered"] else 0.0
-        figures.append(Figure("SA-V trajectory, objects kept to the end", kept, count, unit="%", goal=1.0, note=note))
+        figures.append(
+            Figure("SA-V trajectory, objects kept to the end", kept, count, unit="%", goal=1.0, note=note)
+        )
     return figures
 
 

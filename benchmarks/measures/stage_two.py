@@ -1,9 +1,9 @@
 """Measure "stage_two": motion to video, from the true first frame, trajectory and plan.
-
-Objects are found in the video by colour alone (:mod:`ttm.metrics.rendered_objects`; the detector sees no trajectory), and
-compared with the trajectory: IoU a frame, the mean over frames, then over objects. The same on the autoencoder's round
-trip of the true video (what no stage 2 can beat) and on the true video (what the detector itself loses). The goal is a
-share of 90% of the round trip's figure. Beside it the PSNR of the video against the true one.
+ Objects are found in the video by colour alone (:mod:`ttm.metrics.rendered_objects`; the detector sees no
+trajectory), and compared with the trajectory: IoU a frame, the mean over frames, then over objects. The same
+on the autoencoder's round trip of the true video (what no stage 2 can beat) and on the true video (what the
+detector itself loses). The goal is a share of 90% of the round trip's figure. Beside it the PSNR of the video
+against the true one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
         "true": detector.in_true(scene.frames),
     }
     row: Row = {
-        name: [object_iou(ids, scene.ids, number + 1) for number in range(len(scene.objects))] for name, ids in found.items()
+        name: [object_iou(ids, scene.ids, number + 1) for number in range(len(scene.objects))]
+        for name, ids in found.items()
     }
     row["psnr"] = psnr(rendered, scene.frames)
     row["prompt"] = scene.plan.prompt
@@ -48,7 +49,10 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
 
 def summarise(rows: Sequence[Row]) -> list[Figure]:
     """IoU over objects of the three videos, and the share that the goal is about."""
-    figures = {name: mean_figure(f"  on {text}, IoU", [v for row in rows for v in row[name]]) for name, text in _VIDEOS.items()}
+    figures = {
+        name: mean_figure(f"  on {text}, IoU", [v for row in rows for v in row[name]])
+        for name, text in _VIDEOS.items()
+    }
     generated, reference = figures["generated"].value, figures["round_trip"].value
     share = None if generated is None or not reference else generated / reference
     count = figures["generated"].count

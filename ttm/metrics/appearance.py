@@ -1,14 +1,13 @@
-"""Whether an object changes its appearance as asked, where a mask cannot show it: turns a colour, spins, flashes.
-
-Two clips of the same object on the same path are known: one in which it only moves (``still``), one in which it also
-changes as asked (``changed``). Per pixel, their difference is the change that was asked. The score of a video is how much
-of that change it shows, by least squares over the pixels where the object is visible:
+"""Whether an object changes its appearance as asked, where a mask cannot show it: turns a colour, spins,
+flashes.
+ Two clips of the same object on the same path are known: one in which it only moves (``still``), one in which
+it also changes as asked (``changed``). Per pixel, their difference is the change that was asked. The score of
+a video is how much of that change it shows, by least squares over the pixels where the object is visible:
 
     score = <video - still, changed - still> / |changed - still|^2
-
-0 = it only moves, 1 = it changes just as asked; the boundary at 1/2 is the same as asking which of the two clips the video is
-closer to (Euclidean, in RGB). Only what changes over time is compared: a constant shift of an object's colour, which an
-autoencoder causes, is removed by taking the mean over frame 0 off first.
+ 0 = it only moves, 1 = it changes just as asked; the boundary at 1/2 is the same as asking which of the two
+clips the video is closer to (Euclidean, in RGB). Only what changes over time is compared: a constant shift of
+an object's colour, which an autoencoder causes, is removed by taking the mean over frame 0 off first.
 
 Letters: T frames, H W pixels.
 """
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 DOES_IT = 0.5
 """Least score of an object that changes as asked."""
 MIN_CONTRAST = 12.0
-"""Least root-mean-square difference of the two clips, in units of 0..255, for the change to count as visible."""
+"""Least root-mean-square difference of the two clips, units of 0..255, for a change to count as visible."""
 
 
 def change_contrast(still: NDArray[np.uint8], changed: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
@@ -57,7 +56,9 @@ def change_score(
     seen = _inside(frames, where, "frames") - _inside(still, where, "still")
     weight = float((asked**2).sum())
     if weight == 0:
-        raise ValueError("still and changed are equal where the object is visible; there is no change to look for.")
+        raise ValueError(
+            "still and changed are equal where the object is visible; there is no change to look for."
+        )
     first = int(np.count_nonzero(where[0]))
     if first:  # `where` selects frame by frame: its first pixels are those of frame 0
         seen = seen - (seen[:first] - asked[:first]).mean(axis=0)

@@ -4,15 +4,17 @@ Letters: T frames, H W pixels. Coordinates are (x, y) in pixels, y down. Ids: 0 
 
 The rules, for one object with masks that are known to be true and masks to judge:
 
-- The start is frame 0. The end is the last frame in which the true mask has at least ``END_AREA`` of its area in
-  frame 0, so that a sliver left by an occlusion is not taken for a place.
+- The start is frame 0. The end is the last frame in which the true mask has at least ``END_AREA`` of its area
+  in frame 0, so that a sliver left by an occlusion is not taken for a place.
 - *left, right, up, down*: right when the displacement from start to end points within 45 degrees of the asked
   direction and is at least half as long as the true one.
-- *stays*: right when, in every frame in which the true mask shows (``END_AREA`` again), the centroid has moved less than
-  5% of the longer side from the start, the movement of the true centroid (which an occlusion causes) taken off.
-- *grows, shrinks*: right when the area changes in the true sense, by at least half of the true change on a log scale.
-- *circles, bounces*: right when the centroid goes at least half as far from the start as the true one, and ends
-  within half of its own greatest distance.
+- *stays*: right when, in every frame in which the true mask shows (``END_AREA`` again), the centroid has
+  moved less than 5% of the longer side from the start, the movement of the true centroid (which an occlusion
+  causes) taken off.
+- *grows, shrinks*: right when the area changes in the true sense, by at least half of the true change on a
+  log scale.
+- *circles, bounces*: right when the centroid goes at least half as far from the start as the true one, and
+  ends within half of its own greatest distance.
 - An object whose judged mask is empty at the start or at the end is lost: not right, whatever was asked.
 """
 
@@ -48,9 +50,10 @@ class MotionCheck:
         motion: what was asked, one of ``MOTIONS``.
         right: whether it did, by the rule of this motion.
         lost: its judged mask is empty at the start or at the end.
-        angle: degrees between the asked direction and the displacement; None where none is asked or nothing moved.
-        share: the quantity that is held against ``MIN_SHARE``: displacement, log area change or reach, over the
-            true one. For "stays": the greatest distance, over the longer side. None when lost.
+        angle: degrees between the asked direction and the displacement; None where none is asked or nothing
+            moved.
+        share: the quantity that is held against ``MIN_SHARE``: displacement, log area change or reach, over
+            the true one. For "stays": the greatest distance, over the longer side. None when lost.
     """
 
     motion: str
@@ -106,7 +109,9 @@ def check_motion(prediction: ArrayLike, truth: ArrayLike, object_id: int, motion
         )
     true_area = np.count_nonzero(true == object_id, axis=(1, 2))
     if true_area[0] == 0:
-        raise ValueError(f"Frame 0 of the truth does not show object {object_id}; there is no start to measure from.")
+        raise ValueError(
+            f"Frame 0 of the truth does not show object {object_id}; there is no start to measure from."
+        )
     shown = np.flatnonzero(true_area >= END_AREA * true_area[0])
     end = int(shown[-1])
     area = np.count_nonzero(judged == object_id, axis=(1, 2))
@@ -126,7 +131,9 @@ def check_motion(prediction: ArrayLike, truth: ArrayLike, object_id: int, motion
     distance = np.hypot(*(moved[shown] - true_moved[shown]).T)
     missing = bool(np.isnan(distance).any())
     reach = float(np.nanmax(distance)) / max(true.shape[1:])
-    return MotionCheck(motion, right=not missing and reach < STAYS_WITHIN, lost=missing, angle=None, share=reach)
+    return MotionCheck(
+        motion, right=not missing and reach < STAYS_WITHIN, lost=missing, angle=None, share=reach
+    )
 
 
 def check_heading(ids: ArrayLike, object_id: int, motion: str, min_distance: float = 0.1) -> MotionCheck:
