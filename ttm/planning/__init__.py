@@ -1,0 +1,1 @@
+"""The grammar behind the rule planner: words, forms of verbs, noun phrases, clauses."""

@@ -1,0 +1,50 @@
+"""A text as sentences of words."""
+
+from __future__ import annotations
+
+import re
+
+from ttm.planning.words import DIRECTION_SYNONYMS, LONG_PREPOSITIONS
+
+_CONTRACTIONS = (
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"\bcan(?:'t|not)\b"), "can not"),
+    (re.compile(r"n't\b"), " not"),
+    (re.compile(r"\b(it|he|she|that|there|who|which|what)'s\b"), r"\1 is"),
+    (re.compile(r"'re\b"), " are"),
+    (re.compile(r"'ll\b"), " will"),
+    (re.compile(r"\bi'd\b"), "i would"),
+)
+_SENTENCE_END = re.compile(r"[!?;\n]+|\.(?!\d)")
+_PAUSE = re.compile(r"[:()\[\]…]|--+|[–—]|\s-\s")  # noqa: RUF001
+_WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*|,")
+
+
+def sentences(text: str) -> list[list[str]]:
+    """Split a text into sentences of lower-case words and commas.
+
+    Contractions are written out, "upwards" becomes "up", and a preposition of several words ("in front of") is
+    one item.
+    """
+    text = text.lower().replace("\u2019", "'").replace("\u2018", "'")
+    for pattern, replacement in _CONTRACTIONS:
+        text = pattern.sub(replacement, text)
+    text = _PAUSE.sub(" , ", text)
+    split = [_WORD.findall(part) for part in _SENTENCE_END.split(text)]
+    return [_join_prepositions([DIRECTION_SYNONYMS.get(word, word) for word in words]) for words in split if words]
+
+
+def _join_prepositions(words: list[str]) -> list[str]:
+    joined: list[str] = []
+    index = 0
+    while index < len(words):
+        for item in LONG_PREPOSITIONS:
+            parts = item.split()
+            if words[index : index + len(parts)] == parts:
+                joined.append(item)
+                index += len(parts)
+                break
+        else:
+            joined.append(words[index])
+            index += 1
+    return joined
