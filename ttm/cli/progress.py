@@ -70,12 +70,14 @@ class Progress:
 
 
 def hush_libraries() -> None:
-    """Keep the libraries' own bars and notes off the terminal: the run has one bar."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
+    """Keep the libraries' own bars and notes off the terminal: the run has one bar. Downloads keep theirs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()
+    if sys.stderr.isatty() and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        enable_progress_bars()  # transformers switched them off with its own
