@@ -9,7 +9,7 @@ The photographs ship inside scikit-image: nothing is downloaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -51,7 +51,7 @@ class Sprite:
     silhouette: NDArray[np.float32]
 
 
-@lru_cache(maxsize=None)
+@cache
 def photograph(name: str) -> NDArray[np.uint8]:
     """A photograph of scikit-image as uint8 [H, W, 3], its shorter side at most 512 px."""
     picture = getattr(photographs, name)()
@@ -106,7 +106,7 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
     raise ValueError(f"{shape!r} is not a straight-edged shape; expected one of {SHAPES}.")
 
 
-@lru_cache(maxsize=None)
+@cache
 def silhouette(shape: str) -> NDArray[np.float32]:
     """The silhouette of a shape (one of ``SHAPES``) as float32 [S, S] in 0..1, with soft edges."""
     fine = SPRITE_SIZE * 4
