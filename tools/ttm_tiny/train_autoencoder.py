@@ -3,9 +3,9 @@
     python -m tools.ttm_tiny.train_autoencoder --minutes 30 --run runs/ttm-tiny/vae --output ttm/pretrained/ttm-tiny/vae
 
 It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts, the pixel packing and the latent geometry of
-Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is convolutional: it trains on
-64 x 64 crops, of one frame first, because that is where the photographs vary, then of clips. A causal convolution
-sees zeros before the first frame, so on one frame it equals the plane convolution of its last temporal tap, at a
+Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is convolutional:
+it trains on 64 x 64 crops, of one frame first, because that is where the photographs vary, then of clips. A causal
+convolution sees zeros before the first frame, so on one frame it equals the plane convolution of its last temporal tap, at a
 third of the work; the other taps start at zero, as an image model inflated to video.
 """
 
@@ -75,7 +75,7 @@ class CropSource:
             self.pool[int(self.rng.integers(self.pool_size))] = pair
 
     def batch(self, count: int, num_frames: int) -> Tensor:
-        """float32 [count, 3, num_frames, CROP, CROP] in [-1, 1]: clips, a fifth of them palette clips, and photographs."""
+        """Clips, a fifth of them palette clips, and photographs: float32 [count, 3, num_frames, CROP, CROP] in [-1, 1]."""
         crops = []
         for _ in range(count):
             if num_frames == 1 and self.rng.random() < 0.35:
@@ -117,7 +117,8 @@ def measure(vae: AutoencoderKLWan, scenes: int = 5) -> dict[str, float]:
         for number in range(1, len(scene.objects) + 1):
             a, b = ids == number, scene.ids == number
             hits.append((a & b).sum() / max((a | b).sum(), 1))
-    return {"psnr_db": float(np.mean(psnr)), "first_frame_psnr_db": float(np.mean(first)), "palette_iou": float(np.mean(hits))}
+    figures = {"psnr_db": psnr, "first_frame_psnr_db": first, "palette_iou": hits}
+    return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
 @torch.no_grad()

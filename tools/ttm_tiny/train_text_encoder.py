@@ -33,7 +33,7 @@ bird duck goose swan chicken owl eagle parrot penguin fish shark whale dolphin t
 man woman boy girl child baby person player dancer runner skater surfer rider driver juggler astronaut robot superhero
 ball balls basketball football disc circle box cube square triangle star heart ring cross diamond leaf tree flower
 apple orange banana cup mug bottle glass plate bowl spoon chair table lamp book phone clock toy doll teddy bear hat
-shirt umbrella bag ladder door window wheel flag candle guitar piano drum sun moon cloud wave hand head left hand""".split()
+shirt umbrella bag ladder door window wheel flag candle guitar piano drum sun moon cloud wave hand head""".split()
 ADJECTIVES = """red orange yellow green blue purple pink white black gray grey brown cyan golden silver big small large
 little tiny old young tall short dark bright wooden striped spotted happy""".split()
 DIRECTION_VERBS = """moves goes slides drifts runs walks drives flies rolls swims jumps floats glides crawls rides sails
@@ -187,9 +187,9 @@ def batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, plans: i
             labels[b, inside] = torch.tensor(rows[b][number])
         if len(tagged.clauses) == 1:
             labels[b, :, 0] = -100  # a local prompt does not say the how-manieth it is
-        silent = [k for _, _, k in tagged.clauses if " stays" not in tagged.text and rows[b][k][1] == MOTIONS.index("stays")]
         for start, end, number in tagged.clauses:
-            if number in silent:  # "turns green" alone leaves the motion to be inferred: it stays
+            if rows[b][number][1] == MOTIONS.index("stays") and " stays" not in tagged.text[start:end]:
+                # "turns green" alone leaves the motion to be inferred
                 labels[b, (offsets[b, :, 0] >= start) & (offsets[b, :, 1] <= end), 1] = -100
     return encoded["input_ids"], encoded["attention_mask"], labels
 

@@ -93,7 +93,8 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
         return [(0.0, -1.0), (0.75, 0.0), (0.0, 1.0), (-0.75, 0.0)]
     if shape == "cross":
         a, b = 0.35, 0.95
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        arm = [(-a, -a), (-a, -b), (a, -b)]  # one arm; the others are its quarter turns
+        return arm + [(-y, x) for x, y in arm] + [(-x, -y) for x, y in arm] + [(y, -x) for x, y in arm]
     if shape == "star":
         radii = [1.0, 0.45] * 5
         turns = [np.pi * k / 5 for k in range(10)]
