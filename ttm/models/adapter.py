@@ -1,7 +1,8 @@
 """What a host gains by training, kept apart from the host: the new modules' first values, saving and loading.
 
-An adapter is a folder with two files: ``masked_adapter.safetensors`` (the new parameters alone, under the names
-they have in the model) and ``masked_adapter.json`` (which host they fit, and the configuration they were trained with).
+An adapter is a folder with two files: ``masked_adapter.safetensors`` (the new parameters alone, under the
+names they have in the model) and ``masked_adapter.json`` (which host they fit, and the configuration they
+were trained with).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ else:
 class AdapterMixin(_Base):
     """New modules on a diffusers host; stands before the host among the bases of a model.
 
-    A subclass names them in ``_adapter_modules`` (a component of the parameter's name), the configuration they
-    depend on in ``_adapter_config`` and ``_adapter_host`` (its own and the host's keys), and, in
+    A subclass names them in ``_adapter_modules`` (a component of the parameter's name), the configuration
+    they depend on in ``_adapter_config`` and ``_adapter_host`` (its own and the host's keys), and, in
     ``_adapter_beginnings``, the host's module whose weights a new module begins with.
     """
 
@@ -43,7 +44,7 @@ class AdapterMixin(_Base):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
-        """Open a saved model of this class, or a plain host, whose new modules then begin so that they add nothing.
+        """Open a saved model of this class, or a plain host, whose new modules add nothing yet.
 
         Args:
             pretrained_model_name_or_path: folder or Hub id.
@@ -55,12 +56,14 @@ class AdapterMixin(_Base):
         with_info = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("use_safetensors", True)
         loader: Any = super()
-        model, info = loader.from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        model, info = loader.from_pretrained(
+            pretrained_model_name_or_path, output_loading_info=True, **kwargs
+        )
         missing = sorted(info.get("missing_keys", ()))
         lost = [name for name in missing if not cls._is_adapter_key(name)]
         if lost:
             raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(lost)} weights of the host, {lost[0]!r} the first;"
+                f"{pretrained_model_name_or_path} lacks {len(lost)} weights of the host, first {lost[0]!r};"
                 f" expected all of them (only {cls.__name__}'s new modules may be missing)."
             )
         model.begin_adapter(missing)
@@ -68,7 +71,7 @@ class AdapterMixin(_Base):
 
     @classmethod
     def from_host(cls, host: Any, **extra_config: Any) -> Any:
-        """A copy of a plain host's weights with new modules that add nothing yet; device and dtype are the host's.
+        """A copy of a plain host with new modules that add nothing yet, on its device and in its dtypes.
 
         Args:
             host: a model of the class that this one extends.
@@ -79,16 +82,25 @@ class AdapterMixin(_Base):
         """
         unknown = sorted(set(extra_config) - set(cls._adapter_config))
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no setting of {cls.__name__}; expected {sorted(cls._adapter_config)}.")
-        known = {key: value for key, value in host.config.items() if not key.startswith("_")}
+            known = sorted(cls._adapter_config)
+            raise ValueError(f"{unknown[0]!r} is no setting of {cls.__name__}; expected {known}.")
+        config = {key: value for key, value in host.config.items() if not key.startswith("_")}
         with torch.device(host.device):
-            model: Any = cls(**{**known, **extra_config})
-        model.to(host.dtype)
-        missing, _ = model.load_state_dict(host.state_dict(), strict=False)
+            model: Any = cls(**{**config, **extra_config})
+        differing = model.state_dict().keys() ^ host.state_dict().keys()
+        strange = [name for name in sorted(differing) if not cls._is_adapter_key(name)]
+        if strange:
+            raise ValueError(
+                f"The host ({type(host).__name__}) and {cls.__name__} differ in {strange[0]!r} and"
+                f" {len(strange) - 1} more weights; expected a plain host, without fused or added layers."
+            )
+        new = model.adapter_state_dict().keys() - host.state_dict().keys()
+        for name in new:
+            _tensor_of(model, name).data = _tensor_of(model, name).data.to(host.dtype)
+        # One by one: a host may mix dtypes (some modules stay in fp32), and has buffers that are not saved.
         for name, source in [*host.named_parameters(), *host.named_buffers()]:
-            # A host may mix dtypes (some modules stay in fp32); buffers that are not saved travel here too.
             _tensor_of(model, name).data = source.detach().clone()
-        model.begin_adapter(missing)
+        model.begin_adapter(sorted(new))
         return model.train(host.training)
 
     @classmethod
@@ -97,8 +109,10 @@ class AdapterMixin(_Base):
 
     @torch.no_grad()
     def begin_adapter(self, names: list[str] | None = None) -> None:
-        """Give new parameters their first values: the host's beside them where it has such, else those of a norm or
-        a convolution; the last projection of each branch, and the conditions' embedding, zero.
+        """Give new parameters their first values.
+
+        These are the weights of the host's module beside them where it has one, ones and zeros for a norm,
+        and zeros for the last projection of each branch and for the conditions' embedding.
 
         Args:
             names: parameters of the adapter; all of them by default. May lie on the meta device.
@@ -108,7 +122,8 @@ class AdapterMixin(_Base):
             if target.is_meta:
                 owner, _, leaf = name.rpartition(".")
                 device = next(p.device for p in self.parameters() if not p.is_meta)
-                fresh = nn.Parameter(torch.zeros_like(target, device=device), requires_grad=target.requires_grad)
+                zeros = torch.zeros_like(target, device=device)
+                fresh = nn.Parameter(zeros, requires_grad=target.requires_grad)
                 setattr(self.get_submodule(owner), leaf, fresh)
                 target = fresh
             target.data.copy_(self._beginning(name, target))
@@ -118,7 +133,8 @@ class AdapterMixin(_Base):
         if parts[-2] != "to_out":
             for new, old in self._adapter_beginnings.items():
                 if new in parts:
-                    return _tensor_of(self, ".".join(old if part == new else part for part in parts)).to(target)
+                    source = ".".join(old if part == new else part for part in parts)
+                    return _tensor_of(self, source).to(target)
             if "norm" in parts[-2] and parts[-1] == "weight":
                 return torch.ones_like(target)
         return torch.zeros_like(target)
@@ -136,7 +152,9 @@ class AdapterMixin(_Base):
         """
         weights = {name: value.detach().contiguous() for name, value in self.adapter_state_dict().items()}
         if not weights:
-            raise ValueError("This model has no condition channels and no masked blocks; there is no adapter to save.")
+            raise ValueError(
+                "This model has no condition channels and no masked blocks; there is no adapter to save."
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with written_beside(folder / WEIGHTS_NAME) as path:
@@ -162,21 +180,28 @@ class AdapterMixin(_Base):
         folder = Path(folder)
         for file in (CONFIG_NAME, WEIGHTS_NAME):
             if not (folder / file).is_file():
-                raise FileNotFoundError(f"{folder} holds no {file}; expected a folder written by save_adapter.")
+                raise FileNotFoundError(
+                    f"{folder} holds no {file}; expected a folder written by save_adapter."
+                )
         self._check_description(folder / CONFIG_NAME)
         try:
             weights = load_file(folder / WEIGHTS_NAME)
         except SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS_NAME} is damaged ({error}); expected a whole file.") from error
+            raise ValueError(
+                f"{folder / WEIGHTS_NAME} is damaged ({error}); expected a whole file."
+            ) from error
         own = self.adapter_state_dict()
         if set(weights) != set(own):
             name = sorted(set(weights) ^ set(own))[0]
             where = "the model but not the adapter" if name in own else "the adapter but not the model"
-            raise ValueError(f"{folder} does not fit: {name!r} is in {where}; expected the same parameters in both.")
+            raise ValueError(
+                f"{folder} does not fit: {name!r} is in {where}; expected the same parameters in both."
+            )
         for name, value in weights.items():
             if value.shape != own[name].shape:
                 raise ValueError(
-                    f"{folder} does not fit: {name!r} is {list(value.shape)}; expected {list(own[name].shape)}."
+                    f"{folder} does not fit: {name!r} is {list(value.shape)};"
+                    f" expected {list(own[name].shape)}."
                 )
         self.load_state_dict(weights, strict=False)
 

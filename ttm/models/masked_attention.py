@@ -1,7 +1,7 @@
 """Masked attention as pure functions of tensors; knows no host.
 
-Letters: B batch, N tokens (time, row, column, in that order), L objects, S places of a local prompt, D channels
-of a head, T' H' W' the token grid. Owner 0 is the background; object ``l`` has owner ``l + 1``.
+Letters: B batch, N tokens (time, row, column, in that order), L objects, S places of a local prompt, D
+channels of a head, T' H' W' the token grid. Owner 0 is the background; object ``l`` has owner ``l + 1``.
 
 Source: Through-The-Mask, Eq. 1-3. What the paper leaves open is settled here as follows.
 - Ids live on the token grid. Cross-attention takes the set of the objects present at a token (occupancy),
@@ -13,7 +13,6 @@ Source: Through-The-Mask, Eq. 1-3. What the paper leaves open is settled here as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,17 +21,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ttm.models.token_packing import TokenPacking, pack_tokens, packed_self_attention
+
 Region = Literal["mask", "box", "none"]
 REGIONS: tuple[str, ...] = ("mask", "box", "none")
 
 PRESENT = 0.05
-"""Least share of a token's pixels and frames that makes an object present there: below it the token shows a rim."""
+"""Least share of a token's pixels and frames that makes an object present there; less is the object's rim."""
 
 DENSE_UP_TO = 512
-"""Most tokens for which one dense call beats sorting (2-core CPU, training step of attention alone: at 320 tokens
-x 16 samples in bf16 74 ms dense, 94 ms packed; at 1,024 x 4 samples 149 ms dense, 107 ms packed)."""
-
-VARLEN_DTYPES = (torch.float16, torch.bfloat16)
+"""Most tokens for which one dense call beats sorting (2-core CPU, training step of attention alone: at 320
+tokens x 16 samples in bf16 74 ms dense, 94 ms packed; at 1,024 x 4 samples 149 ms dense, 107 ms packed)."""
 
 
 def object_token_mask(coverage: Tensor, region: str = "mask") -> Tensor:
@@ -40,19 +39,21 @@ def object_token_mask(coverage: Tensor, region: str = "mask") -> Tensor:
 
     Args:
         coverage: float [B, L, T', H', W'] in 0..1, see :func:`ttm.motion.token_grid.object_coverage`.
-        region: "mask": the tokens that the object covers; "box": every token inside the bounding box of these,
-            token frame by token frame, as the paper has it; boxes may overlap.
+        region: "mask": the tokens that the object covers; "box": every token inside the bounding box of
+            these, token frame by token frame, as the paper has it; boxes may overlap.
 
     Returns:
-        bool [B, N, L]. An object visible in a token frame is present at one token of that frame at least, however
-        small it is.
+        bool [B, N, L]. An object visible in a token frame is present at one token of that frame at least,
+        however small it is.
 
     Raises:
         ValueError: coverage has not five axes or is no float; the region is neither of the two.
     """
     _check_coverage(coverage)
     if region not in ("mask", "box"):
-        raise ValueError(f"region is {region!r}; expected 'mask' or 'box' (without masks there is no region).")
+        raise ValueError(
+            f"region is {region!r}; expected 'mask' or 'box' (without masks there is no region)."
+        )
     best = coverage.amax(dim=(-2, -1), keepdim=True)
     present = (coverage >= PRESENT) | ((coverage == best) & (best > 0))
     if region == "box":
@@ -105,58 +106,22 @@ def _give_token(owner: Tensor, places: Tensor, number: int, grid: tuple[int, ...
     axes = torch.meshgrid(*(torch.arange(size, device=owner.device) for size in grid), indexing="ij")
     points = torch.stack([axis.flatten() for axis in axes], dim=-1).float()
     distance = (points - points[places.argmax()]).square().sum(dim=-1)
-    # Coverage decides, distance only among equals: it is squeezed below the least step that coverage can make.
+    # Coverage decides, distance only among equals: it is squeezed below the least step of a coverage.
     score = (places - 1e-6 * distance / (1 + distance)).masked_fill(~free, -torch.inf)
     if bool(free.any()):
         owner[score.argmax()] = number
 
 
-@dataclass(frozen=True)
-class TokenPacking:
-    """The tokens of a batch, sorted by sample and owner.
-
-    Attributes:
-        order: long [B * N], flat token indices in packed order.
-        inverse: long [B * N], undoes ``order``.
-        lengths: tokens of each segment (a sample's owner) in packed order; none is empty, the sum is B * N.
-        offsets: int32 [len(lengths) + 1], the segments' beginnings and the end, as varlen kernels take them.
-    """
-
-    order: Tensor
-    inverse: Tensor
-    lengths: tuple[int, ...]
-    offsets: Tensor
-
-
 SelfRegion = TokenPacking | Tensor | None
 
 
-def pack_tokens(owner: Tensor) -> TokenPacking:
-    """Sort the tokens by owner: once a clip, for all layers and denoising steps.
-
-    Args:
-        owner: integers [B, N], at least 0.
-
-    Raises:
-        ValueError: owner has not two axes, is empty, or is no integer.
-    """
-    if owner.ndim != 2 or 0 in owner.shape or owner.is_floating_point():
-        raise ValueError(f"owner is {owner.dtype} {list(owner.shape)}; expected integers [B, N], not empty.")
-    samples = torch.arange(owner.shape[0], device=owner.device)[:, None]
-    segment = (owner.long() + samples * (owner.max().long() + 1)).flatten()
-    order = segment.argsort(stable=True)
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(order.numel(), device=order.device)
-    counts = torch.unique_consecutive(segment[order], return_counts=True)[1]
-    offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
-    return TokenPacking(order, inverse, tuple(counts.tolist()), offsets)
-
-
-def masked_self_attention(q: Tensor, k: Tensor, v: Tensor, owner: Tensor, dense_up_to: int = DENSE_UP_TO) -> Tensor:
+def masked_self_attention(
+    q: Tensor, k: Tensor, v: Tensor, owner: Tensor, dense_up_to: int = DENSE_UP_TO
+) -> Tensor:
     """Eq. 3: each token attends to the tokens of its own owner, over space and time.
 
-    Both ways to compute it are exact. Up to ``dense_up_to`` tokens one call with the N x N mask is cheaper; above,
-    the tokens are packed (:func:`packed_self_attention`) and no such mask is built.
+    Both ways to compute it are exact. Up to ``dense_up_to`` tokens one call with the N x N mask is cheaper;
+    above, the tokens are packed (:func:`packed_self_attention`) and no such mask is built.
 
     Args:
         q, k, v: [B, heads, N, D].
@@ -211,50 +176,13 @@ def masked_self_attention_dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
 
 
-def packed_self_attention(q: Tensor, k: Tensor, v: Tensor, packing: TokenPacking) -> Tensor:
-    """Eq. 3 by sorting: attend within each segment of the packing, then unsort. Memory O(N), no mask.
-
-    On a GPU in half precision the segments go through one variable-length kernel (torch >= 2.10); otherwise
-    through one scaled_dot_product_attention call each.
-
-    Args:
-        q, k, v: [B, heads, N, D].
-        packing: of this B and N.
-
-    Returns:
-        [B, heads, N, D], equal to the dense form up to float error.
-    """
-    assert packing.order.numel() == q.shape[0] * q.shape[2]
-    packed = [rearrange(x, "b heads n d -> (b n) heads d")[packing.order] for x in (q, k, v)]
-    kernel = _varlen_kernel(v)
-    if kernel is not None:
-        longest = max(packing.lengths)
-        attended = kernel(*packed, packing.offsets, packing.offsets, longest, longest)
-    else:
-        segments = zip(*(rearrange(x, "n heads d -> 1 heads n d").split(packing.lengths, dim=2) for x in packed))
-        attended = torch.cat([F.scaled_dot_product_attention(*segment) for segment in segments], dim=2)
-        attended = rearrange(attended, "1 heads n d -> n heads d")
-    return rearrange(attended[packing.inverse], "(b n) heads d -> b heads n d", b=q.shape[0])
-
-
 def attend_within(q: Tensor, k: Tensor, v: Tensor, region: SelfRegion) -> Tensor:
-    """Eq. 3 with a region prepared once for all layers: packed, as a mask, or None for every token with every."""
+    """Eq. 3 with a region prepared once for all layers: packed, a mask, or None (no region: all with all)."""
     if isinstance(region, TokenPacking):
         return packed_self_attention(q, k, v, region)
-    return F.scaled_dot_product_attention(q, k, v) if region is None else masked_self_attention_dense(q, k, v, region)
-
-
-def _varlen_kernel(v: Tensor) -> Callable[..., Tensor] | None:
-    """The variable-length kernel, if this torch has one and it takes such tensors."""
-    if v.device.type != "cuda" or v.dtype not in VARLEN_DTYPES or v.shape[-1] % 8 or v.shape[-1] > 256:
-        return None
-    if torch.version.hip is not None or torch.cuda.get_device_capability(v.device) < (8, 0):
-        return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn
+    if region is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    return masked_self_attention_dense(q, k, v, region)
 
 
 @dataclass(frozen=True)
@@ -294,7 +222,7 @@ def cross_mask(occupancy: Tensor, text_mask: Tensor) -> CrossMask:
 def masked_cross_attention(
     q: Tensor, k: Tensor, v: Tensor, occupancy: Tensor, text_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 1-2: softmax(q k^T / sqrt(D) + log M) v, where a token sees the prompts of the objects at its place.
+    """Eq. 1-2: softmax(q k^T / sqrt(D) + log M) v; a token sees the prompts of the objects at its place.
 
     Args:
         q: [B, heads, N, D], of the tokens.
@@ -313,8 +241,8 @@ def masked_cross_attention(
     batch, num_tokens, num_keys = mask.visible.shape
     if q.ndim != 4 or k.shape != v.shape or q.shape[::2] != (batch, num_tokens) or k.shape[2] != num_keys:
         raise ValueError(
-            f"q, k, v are {list(q.shape)}, {list(k.shape)}, {list(v.shape)}; expected [{batch}, heads, {num_tokens},"
-            f" D] and twice [{batch}, heads, {num_keys}, D] (L * S keys)."
+            f"q, k, v are {list(q.shape)}, {list(k.shape)}, {list(v.shape)}; expected"
+            f" [{batch}, heads, {num_tokens}, D] and twice [{batch}, heads, {num_keys}, D] (L * S keys)."
         )
     return attend_across(q, k, v, mask), mask.has_key
 
@@ -328,5 +256,6 @@ def attend_across(q: Tensor, k: Tensor, v: Tensor, mask: CrossMask) -> Tensor:
 def _check_coverage(coverage: Tensor) -> None:
     if coverage.ndim != 5 or 0 in coverage.shape or not coverage.is_floating_point():
         raise ValueError(
-            f"object coverage is {coverage.dtype} {list(coverage.shape)}; expected float [B, L, T', H', W'] in 0..1."
+            f"object coverage is {coverage.dtype} {list(coverage.shape)};"
+            " expected float [B, L, T', H', W'] in 0..1."
         )

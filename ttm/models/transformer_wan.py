@@ -1,17 +1,18 @@
 """Wan's video transformer with visual conditions and the masked attention block of Through-The-Mask.
 
-Letters: B batch, C channels of the latents, Cc of the conditions, T H W the latent grid, T' H' W' the token grid,
-N tokens (time, row, column), L objects, S places of a prompt, D width.
+Letters: B batch, C channels of the latents, Cc of the conditions, T H W the latent grid, T' H' W' the token
+grid, N tokens (time, row, column), L objects, S places of a prompt, D width.
 
 What the paper does not state, and the choice made here:
-- Residual and initialisation: each masked branch is x + out(attention(norm(x))), like the host's cross-attention;
-  `out` alone starts at zero, so that the untrained model computes what the host computes, and its gradient is not
-  zero, so that from the second step on everything before it learns. On a host with weights a branch begins with
-  the queries, keys and values of the host's own attention.
-- Conditions enter through a convolution of their own, added to the host's patch embedding: the sum is the wider
-  input convolution of the paper, but the host's weights stay whole. It has no bias (the host's has one), so that a
-  condition of zeros is no condition.
-- Local prompts pass through the host's own text projection; rotary positions act in masked self-attention too.
+- Residual and initialisation: each masked branch is x + out(attention(norm(x))), like the host's
+  cross-attention; `out` alone starts at zero, so that the untrained model computes what the host computes,
+  and its gradient is not zero, so that from the second step on everything before it learns. On a host with
+  weights a branch begins with the queries, keys and values of the host's own attention.
+- Conditions enter through a convolution of their own, added to the host's patch embedding: the sum is the
+  wider input convolution of the paper, but the host's weights stay whole. It has no bias (the host's has
+  one), so that a condition of zeros is no condition.
+- Local prompts pass through the host's own text projection; rotary positions act in masked self-attention
+  too.
 """
 
 from __future__ import annotations
@@ -50,16 +51,18 @@ Grid = tuple[int, int, int]
 class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
     """Wan's transformer for both stages: visual conditions, and masked attention in the first blocks.
 
-    The host's weights load unchanged (``from_pretrained`` of a plain ``WanTransformer3DModel``, or ``from_host``),
-    and the untrained model computes exactly what the host does. What was trained saves apart (``save_adapter``).
+    The host's weights load unchanged (``from_pretrained`` of a plain ``WanTransformer3DModel``, or
+    ``from_host``), and the untrained model computes exactly what the host does. What was trained saves apart
+    (``save_adapter``).
 
     Args:
         condition_channels: Cc, channels of the visual conditions; 0: none.
         num_masked_blocks: K, how many blocks from the first on get the masked branches (paper: 10 of 40).
         masked_self: these blocks have masked self-attention (Eq. 3).
         masked_cross: these blocks have masked cross-attention (Eq. 1-2).
-        region: where an object is: "mask" its tokens; "box" their bounding box in each token frame; "none" the
-            unmasked twin of equal parameter count (every token attends to every token and to all local prompts).
+        region: where an object is: "mask" its tokens; "box" their bounding box in each token frame; "none"
+            the unmasked twin of equal parameter count (every token attends to every token and to all local
+            prompts).
         others: the host's, see ``diffusers.WanTransformer3DModel``.
 
     Raises:
@@ -70,10 +73,22 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
     _repeated_blocks = ["WanTransformerBlock", "MaskedWanTransformerBlock"]
     # The host's plan splits the tokens over processes, and a token would no longer see its object's others.
     _cp_plan = None
-    _adapter_modules = ("condition_patch_embedding", "masked_norm1", "masked_attn1", "masked_norm2", "masked_attn2")
-    _adapter_config = ("condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region")
-    _adapter_host = ("patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "text_dim", "num_layers")
     _adapter_beginnings = {"masked_attn1": "attn1", "masked_attn2": "attn2"}
+    _adapter_modules = ("condition_patch_embedding", "masked_norm1", "masked_norm2", *_adapter_beginnings)
+    _adapter_config = ("condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region")
+    _adapter_host = ("patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "text_dim")
+
+    # The host's parts, which its own package does not type.
+    rope: Any
+    patch_embedding: Any
+    condition_embedder: Any
+    blocks: Any
+    norm_out: Any
+    proj_out: Any
+    scale_shift_table: Tensor
+    gradient_checkpointing: bool
+    config: Any
+    _gradient_checkpointing_func: Any
 
     @register_to_config
     def __init__(
@@ -100,12 +115,7 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         masked_cross: bool = True,
         region: str = "mask",
     ) -> None:
-        if region not in REGIONS:
-            raise ValueError(f"region is {region!r}; expected one of {', '.join(REGIONS)}.")
-        if not 0 <= num_masked_blocks <= num_layers:
-            raise ValueError(f"num_masked_blocks is {num_masked_blocks}; expected 0 to num_layers = {num_layers}.")
-        if condition_channels < 0:
-            raise ValueError(f"condition_channels is {condition_channels}; expected 0 or more.")
+        _check_settings(condition_channels, num_masked_blocks, num_layers, region)
         super().__init__(
             patch_size=patch_size,
             num_attention_heads=num_attention_heads,
@@ -126,22 +136,12 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         )
         dim = num_attention_heads * attention_head_dim
         for index in range(num_masked_blocks):
-            self.blocks[index] = MaskedWanTransformerBlock(
-                dim,
-                ffn_dim,
-                num_attention_heads,
-                qk_norm,
-                cross_attn_norm,
-                eps,
-                added_kv_proj_dim,
-                masked_self,
-                masked_cross,
-            )
+            host = (dim, ffn_dim, num_attention_heads, qk_norm, cross_attn_norm, eps, added_kv_proj_dim)
+            self.blocks[index] = MaskedWanTransformerBlock(*host, masked_self, masked_cross)
         self.condition_patch_embedding: nn.Conv3d | None = None
         if condition_channels:
-            self.condition_patch_embedding = nn.Conv3d(
-                condition_channels, dim, kernel_size=patch_size, stride=patch_size, bias=False
-            )
+            kernel = (patch_size[0], patch_size[1], patch_size[2])
+            self.condition_patch_embedding = nn.Conv3d(condition_channels, dim, kernel, kernel, bias=False)
             nn.init.zeros_(self.condition_patch_embedding.weight)
 
     @apply_lora_scale("attention_kwargs")
@@ -196,12 +196,14 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         )
         modulation = modulation.unflatten(-1, (6, -1))
         prompt = prompt if image is None else torch.cat([image, prompt], dim=1)
-        regions = self._regions(x.shape[0], grid, object_coverage, local_encoder_hidden_states, local_attention_mask)
+        regions = self._regions(
+            x.shape[0], grid, object_coverage, local_encoder_hidden_states, local_attention_mask
+        )
 
         for block in self.blocks:
-            inputs = (x, prompt, modulation, rotary_emb)
+            inputs = [x, prompt, modulation, rotary_emb]
             if isinstance(block, MaskedWanTransformerBlock):
-                inputs = (*inputs, regions)
+                inputs.append(regions)
             checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
             x = self._gradient_checkpointing_func(block, *inputs) if checkpointing else block(*inputs)
 
@@ -219,8 +221,8 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         fits = latents.ndim == 5 and latents.shape[1] == channels
         if not fits or any(size % p or not size for size, p in zip(latents.shape[2:], patch, strict=True)):
             raise ValueError(
-                f"hidden_states is {list(latents.shape)}; expected [B, {channels}, T, H, W] with T, H, W multiples"
-                f" of the patch {patch}."
+                f"hidden_states is {list(latents.shape)}; expected [B, {channels}, T, H, W] with T, H, W"
+                f" multiples of the patch {patch}."
             )
         expected = (latents.shape[0], wanted, *latents.shape[2:])
         if condition is not None and (not wanted or condition.shape != expected):
@@ -243,7 +245,8 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         if words is None:
             words = torch.ones(local.shape[:3], dtype=torch.bool, device=local.device)
         # Places that are padding in every prompt cost time and change nothing.
-        used = max(int(words.any(dim=0).any(dim=0).nonzero().amax()) + 1 if bool(words.any()) else 1, 1)
+        places = torch.arange(1, words.shape[2] + 1, device=words.device)
+        used = max(int((words * places).amax()), 1)
         prompts = self.condition_embedder.text_embedder(local[:, :, :used])
         across = self._region_across(batch, grid, coverage, words[:, :, :used])
         return Regions(within, across, rearrange(prompts, "b l s d -> b (l s) d"))
@@ -264,22 +267,33 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         return cross_mask(object_token_mask(coverage, self.config.region), words)
 
 
+def _check_settings(condition_channels: int, num_masked_blocks: int, num_layers: int, region: str) -> None:
+    if region not in REGIONS:
+        raise ValueError(f"region is {region!r}; expected one of {', '.join(REGIONS)}.")
+    if not 0 <= num_masked_blocks <= num_layers:
+        raise ValueError(
+            f"num_masked_blocks is {num_masked_blocks}; expected 0 to num_layers = {num_layers}."
+        )
+    if condition_channels < 0:
+        raise ValueError(f"condition_channels is {condition_channels}; expected 0 or more.")
+
+
 def _check_objects(
     batch: int, grid: Grid, text_dim: int, coverage: Tensor | None, local: Tensor | None, words: Tensor | None
 ) -> None:
     fits = coverage is None or (coverage.ndim == 5 and coverage.is_floating_point() and coverage.shape[1] > 0)
     if coverage is not None and not (fits and (coverage.shape[0], *coverage.shape[2:]) == (batch, *grid)):
         raise ValueError(
-            f"object_coverage is {coverage.dtype} {list(coverage.shape)}; expected float [{batch}, L, {grid[0]},"
-            f" {grid[1]}, {grid[2]}] (the latent grid divided by the patch)."
+            f"object_coverage is {coverage.dtype} {list(coverage.shape)}; expected float"
+            f" [{batch}, L, {grid[0]}, {grid[1]}, {grid[2]}] (the latent grid divided by the patch)."
         )
     objects = "L" if coverage is None else coverage.shape[1]
     if local is not None:
         fits = local.ndim == 4 and local.shape[::3] == (batch, text_dim) and 0 not in local.shape
         if not fits or (coverage is not None and local.shape[1] != objects):
             raise ValueError(
-                f"local_encoder_hidden_states is {list(local.shape)}; expected [{batch}, {objects}, S, {text_dim}],"
-                " one prompt for each object of the coverage."
+                f"local_encoder_hidden_states is {list(local.shape)}; expected [{batch}, {objects}, S,"
+                f" {text_dim}], one prompt for each object of the coverage."
             )
     if words is not None and (local is None or words.dtype != torch.bool or words.shape != local.shape[:3]):
         expected = "None without local prompts" if local is None else f"bool {list(local.shape[:3])}"

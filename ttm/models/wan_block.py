@@ -1,7 +1,7 @@
 """The masked attention block of Through-The-Mask (Fig. 3) on Wan's transformer block.
 
-Letters: B batch, N tokens (time, row, column), M tokens looked at, L objects, S places of a prompt, D width, d width
-of a head.
+Letters: B batch, N tokens (time, row, column), M tokens looked at, L objects, S places of a prompt, D width,
+d width of a head.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ class MaskedBranch(nn.Module):
         nn.init.zeros_(self.to_out.bias)
 
     def project(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [B, N, D] and what they look at [B, M, D] -> q [B, heads, N, d] and k, v [B, heads, M, d]."""
+        """Tokens [B, N, D], what they look at [B, M, D] -> q [B, heads, N, d], k and v [B, heads, M, d]."""
         q, k, v = self.norm_q(self.to_q(queries)), self.norm_k(self.to_k(keys)), self.to_v(keys)
         split = "b n (heads d) -> b heads n d"
-        return tuple(rearrange(x, split, heads=self.num_heads).type_as(v) for x in (q, k, v))  # type: ignore[return-value]
+        q, k, v = (rearrange(x, split, heads=self.num_heads).type_as(v) for x in (q, k, v))
+        return q, k, v
 
 
 class MaskedSelfAttention(MaskedBranch):
@@ -76,14 +77,14 @@ class MaskedCrossAttention(MaskedBranch):
 
 
 def _rotate(x: Tensor, rotary_emb: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn neighbouring channels of x [B, heads, N, d] by the angles of their token; tables as the host makes them."""
+    """Turn neighbouring channels of x [B, heads, N, d] by their token's angles; (cos, sin) as the host's."""
     cos, sin = (rearrange(table[..., 0::2], "one n 1 d -> one 1 n d") for table in rotary_emb)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).type_as(x)
 
 
 class MaskedWanTransformerBlock(WanTransformerBlock):
-    """Fig. 3: self -> masked self -> cross (global prompt) -> masked cross (local prompts), then the host's rest."""
+    """Fig. 3: self -> masked self -> cross (global prompt) -> masked cross (local prompts), then the rest."""
 
     def __init__(
         self,
@@ -115,12 +116,14 @@ class MaskedWanTransformerBlock(WanTransformerBlock):
         rotary_emb: tuple[Tensor, Tensor],
         regions: Regions,
     ) -> Tensor:
-        """Tokens [B, N, D], global prompt [B, S, D], modulation [B, 6, D] or [B, N, 6, D] (Wan 2.2) -> [B, N, D]."""
+        """Tokens [B, N, D], global prompt [B, S, D], modulation [B, 6, D] or, by token, [B, N, 6, D]."""
         x = hidden_states
         modulation = self.scale_shift_table[None] + (temb if temb.ndim == 4 else temb[:, None]).float()
         shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation.unbind(dim=2)
 
-        attended = self.attn1((self.norm1(x.float()) * (1 + scale) + shift).type_as(x), None, None, rotary_emb)
+        attended = self.attn1(
+            (self.norm1(x.float()) * (1 + scale) + shift).type_as(x), None, None, rotary_emb
+        )
         x = (x.float() + attended * gate).type_as(x)
         if self.masked_self:
             x = x + self.masked_attn1(self.masked_norm1(x), rotary_emb, regions.within)

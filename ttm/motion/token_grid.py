@@ -22,18 +22,20 @@ def object_coverage(
     T = 1 + g * (T' - 1); the grid is the one after the autoencoder and the patch embedding.
 
     Args:
-        ids: object ids [B, T, H, W], integers in 0..num_objects, 0 = background; object ``l`` has id ``l + 1``.
+        ids: object ids [B, T, H, W], integers in 0..num_objects, 0 = background; object ``l`` has
+            id ``l + 1``.
         num_objects: L, how many objects to measure; one that is nowhere gets zeros.
         grid: (T', H', W') of the tokens. Where H' or W' does not divide H or W, neighbouring tokens share the
             pixels between them, so that none is lost.
         first_frame_alone: False packs all T frames in equal groups instead (T = g * T').
 
     Returns:
-        float32 [B, L, T', H', W'] in 0..1; for ids on a dividing grid its sum over L is 1 minus the background.
+        float32 [B, L, T', H', W'] in 0..1; for ids on a dividing grid its sum over L is 1 minus the
+        background.
 
     Raises:
-        ValueError: ids are no integers of four axes or exceed num_objects; T does not fit T'; the grid has more
-            places than the frames have pixels.
+        ValueError: ids are no integers of four axes or exceed num_objects; T does not fit T'; the grid has
+            more places than the frames have pixels.
     """
     _check(ids, num_objects, grid, first_frame_alone)
     frames, height, width = grid
@@ -53,7 +55,8 @@ def object_coverage(
 
 
 def _check(ids: Tensor, num_objects: int, grid: tuple[int, int, int], first_frame_alone: bool) -> None:
-    if ids.ndim != 4 or 0 in ids.shape or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+    whole = ids.dtype != torch.bool and not (ids.is_floating_point() or ids.is_complex())
+    if ids.ndim != 4 or 0 in ids.shape or not whole:
         raise ValueError(
             f"ids is {ids.dtype} {list(ids.shape)}; expected integers [B, T, H, W] with no empty axis."
         )
@@ -63,12 +66,16 @@ def _check(ids: Tensor, num_objects: int, grid: tuple[int, int, int], first_fram
         raise ValueError(f"grid is {tuple(grid)}; expected three sizes (T', H', W') of at least 1.")
     low, high = (int(bound) for bound in torch.aminmax(ids))
     if low < 0 or high > num_objects:
-        raise ValueError(f"ids holds values {low}..{high}; expected 0..{num_objects} for {num_objects} object(s).")
+        raise ValueError(
+            f"ids holds values {low}..{high}; expected 0..{num_objects} for {num_objects} object(s)."
+        )
     length, height, width = ids.shape[1:]
     frames = grid[0]
     if first_frame_alone:
         fits = length == 1 if frames == 1 else length > 1 and (length - 1) % (frames - 1) == 0
-        rule = "1 frame" if frames == 1 else f"1 + a multiple of {frames - 1} frames (frame 0 has a token alone)"
+        rule = (
+            "1 frame" if frames == 1 else f"1 + a multiple of {frames - 1} frames (frame 0 has a token alone)"
+        )
     else:
         fits = length % frames == 0
         rule = f"a multiple of {frames} frames"
@@ -76,5 +83,6 @@ def _check(ids: Tensor, num_objects: int, grid: tuple[int, int, int], first_fram
         raise ValueError(f"ids has {length} frames; expected {rule} for {frames} token frame(s).")
     if grid[1] > height or grid[2] > width:
         raise ValueError(
-            f"ids has {height} x {width} pixels; expected at least one a token of the {grid[1]} x {grid[2]} grid."
+            f"ids has {height} x {width} pixels; expected at least one for each token of the"
+            f" {grid[1]} x {grid[2]} grid."
         )
