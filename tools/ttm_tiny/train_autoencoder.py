@@ -3,10 +3,10 @@
     python -m tools.ttm_tiny.train_autoencoder --minutes 30 --run runs/ttm-tiny/vae --output ttm/pretrained/ttm-tiny/vae
 
 It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts, the pixel packing and the latent geometry of
-Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is convolutional:
-it trains on 64 x 64 crops, of one frame first, because that is where the photographs vary, then of clips. A causal
-convolution sees zeros before the first frame, so on one frame it equals the plane convolution of its last temporal tap, at a
-third of the work; the other taps start at zero, as an image model inflated to video.
+Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is
+convolutional: it trains on 64 x 64 crops, of one frame first, because that is where the photographs vary, then of
+clips. A causal convolution sees zeros before the first frame, so on one frame it equals the plane convolution of its
+last temporal tap, at a third of the work; the other taps start at zero, as an image model inflated to video.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class CropSource:
             self.pool[int(self.rng.integers(self.pool_size))] = pair
 
     def batch(self, count: int, num_frames: int) -> Tensor:
-        """Clips, a fifth of them palette clips, and photographs: float32 [count, 3, num_frames, CROP, CROP] in [-1, 1]."""
+        """Clips, a fifth of them palette clips, and photographs: float32 [count, 3, T, CROP, CROP] in [-1, 1]."""
         crops = []
         for _ in range(count):
             if num_frames == 1 and self.rng.random() < 0.35:
