@@ -1,0 +1,227 @@
+"""Train the small SAM2 of ttm-tiny on the synthetic world, from nothing.
+
+    python -m tools.ttm_tiny.train_segmenter --output runs/sam2 --minutes 50
+
+Stopped at any moment, the same command goes on from its last checkpoint. The learning rate follows the share
+of the training time that is used up, so that a busy machine changes how much is learned and not how it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tools.ttm_tiny.segmenter_objectives import DecoderTap, clip_loss, image_loss
+from tools.ttm_tiny.segmenter_scenes import clip_batch, image_batch
+from ttm.atomic_write import written_beside
+from ttm.data.synthetic import SyntheticWorld
+from ttm.segmentation.sam2_loading import VIDEO_PREDICTOR, build_sam2
+
+SEED = 20
+IMAGES, POINTS = 12, 12  # a step on images: so many images, so many clicks on each
+CLIPS = 3  # a step on clips
+CLIPS_FROM = 0.25  # of the training time: first learn to segment at all
+PEAK_RATE = 1.2e-3
+
+
+def tiny_config(image_size: int = 128) -> dict[str, Any]:
+    """SAM2 at 1.5M parameters, as the ``model`` node of a SAM2 config.
+
+    Three stages instead of four (strides 4, 8 and 16, no map that the neck would throw away), every map fed
+    from the coarser one, and a memory encoder that halves the mask twice by 4 instead of four times by 2.
+    """
+    place: dict[str, Any] = {
+        "_target_": "sam2.modeling.position_encoding.PositionEmbeddingSine",
+        "num_pos_feats": 64, "normalize": True, "scale": None, "temperature": 10000,
+    }  # fmt: skip
+    rotary: dict[str, Any] = {
+        "_target_": "sam2.modeling.sam.transformer.RoPEAttention",
+        "rope_theta": 10000.0, "feat_sizes": [image_size // 16] * 2, "embedding_dim": 64, "num_heads": 1,
+        "downsample_rate": 1, "dropout": 0.0,
+    }  # fmt: skip
+    trunk = {
+        "_target_": "sam2.modeling.backbones.hieradet.Hiera",
+        "embed_dim": 32, "num_heads": 1, "q_pool": 2, "stages": [2, 3, 2], "global_att_blocks": [3, 4, 6],
+        "window_spec": [8, 4, 8], "window_pos_embed_bkg_spatial_size": [8, 8],
+    }  # fmt: skip
+    neck = {
+        "_target_": "sam2.modeling.backbones.image_encoder.FpnNeck",
+        "position_encoding": place, "d_model": 64, "backbone_channel_list": [128, 64, 32],
+        "fpn_top_down_levels": [0, 1, 2], "fpn_interp_model": "nearest",
+    }  # fmt: skip
+    layer = {
+        "_target_": "sam2.modeling.memory_attention.MemoryAttentionLayer",
+        "activation": "relu", "dim_feedforward": 128, "dropout": 0.0, "d_model": 64, "pos_enc_at_attn": False,
+        "pos_enc_at_cross_attn_keys": True, "pos_enc_at_cross_attn_queries": False, "self_attention": rotary,
+        "cross_attention": {**rotary, "rope_k_repeat": True, "kv_in_dim": 32},
+    }  # fmt: skip
+    memory_encoder = {
+        "_target_": "sam2.modeling.memory_encoder.MemoryEncoder",
+        "in_dim": 64, "out_dim": 32, "position_encoding": {**place, "num_pos_feats": 32},
+        "mask_downsampler": {
+            "_target_": "sam2.modeling.memory_encoder.MaskDownSampler",
+            "kernel_size": 4, "stride": 4, "padding": 0, "embed_dim": 64,
+        },
+        "fuser": {
+            "_target_": "sam2.modeling.memory_encoder.Fuser", "num_layers": 1,
+            "layer": {
+                "_target_": "sam2.modeling.memory_encoder.CXBlock", "dim": 64, "kernel_size": 7, "padding": 3,
+                "layer_scale_init_value": 0.1, "use_dwconv": True,
+            },
+        },
+    }  # fmt: skip
+    return {
+        "_target_": VIDEO_PREDICTOR,
+        "image_encoder": {
+            "_target_": "sam2.modeling.backbones.image_encoder.ImageEncoder",
+            "scalp": 0, "trunk": trunk, "neck": neck,
+        },
+        "memory_attention": {
+            "_target_": "sam2.modeling.memory_attention.MemoryAttention",
+            "d_model": 64, "pos_enc_at_input": True, "num_layers": 1, "layer": layer,
+        },
+        "memory_encoder": memory_encoder,
+        "num_maskmem": 7, "image_size": image_size,
+        "sigmoid_scale_for_mem_enc": 20.0, "sigmoid_bias_for_mem_enc": -10.0,
+        "use_mask_input_as_output_without_sam": True, "directly_add_no_mem_embed": True,
+        "no_obj_embed_spatial": True,
+        "use_high_res_features_in_sam": True, "multimask_output_in_sam": True,
+        "iou_prediction_use_sigmoid": True,
+        "use_obj_ptrs_in_encoder": True, "add_tpos_enc_to_obj_ptrs": True, "proj_tpos_enc_in_obj_ptrs": True,
+        "use_signed_tpos_enc_to_obj_ptrs": True, "only_obj_ptrs_in_the_past_for_eval": True,
+        "pred_obj_scores": True,
+        "pred_obj_scores_mlp": True, "fixed_no_obj_ptr": True, "multimask_output_for_tracking": True,
+        "use_multimask_token_for_obj_ptr": True, "multimask_min_pt_num": 0, "multimask_max_pt_num": 1,
+        "use_mlp_for_obj_ptr_proj": True, "compile_image_encoder": False,
+    }  # fmt: skip
+
+
+class Run:
+    """One training run: the model, its moving average, its optimiser, and where it stands."""
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        torch.manual_seed(SEED)
+        self.folder, self.seconds = folder, minutes * 60
+        self.model = build_sam2(tiny_config()).train()
+        head: Any = self.model.sam_mask_decoder
+        # Tracking wipes the mask of an object that scores below 0, which at first would be every object.
+        nn.init.constant_(head.pred_obj_score_head.layers[-1].bias, 5.0)
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02)
+        self.step, self.used = 0, 0.0
+        if (folder / "state.json").is_file():
+            self._resume()
+
+    def _resume(self) -> None:
+        state = json.loads((self.folder / "state.json").read_text())
+        tensors = load_file(self.folder / state["file"])
+        self.model.load_state_dict(_part(tensors, "model."))
+        self.average = _part(tensors, "average.")
+        names = [name for name, _ in self.model.named_parameters()]
+        first, second = _part(tensors, "first."), _part(tensors, "second.")
+        saved = self.optimizer.state_dict()
+        saved["state"] = {
+            n: {
+                "step": torch.tensor(float(state["step"])),
+                "exp_avg": first[name],
+                "exp_avg_sq": second[name],
+            }
+            for n, name in enumerate(names)
+            if name in first
+        }
+        self.optimizer.load_state_dict(saved)
+        self.step, self.used = state["step"], state["used"]
+
+    def save(self) -> None:
+        """Write a whole checkpoint, then point to it, then remove the one before."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for name, value in self.model.named_parameters():
+            if kept := self.optimizer.state.get(value):
+                tensors |= {f"first.{name}": kept["exp_avg"], f"second.{name}": kept["exp_avg_sq"]}
+        file = f"step-{self.step:07d}.safetensors"
+        with written_beside(self.folder / file) as path:
+            save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path)
+        with written_beside(self.folder / "state.json") as path:
+            path.write_text(json.dumps({"step": self.step, "used": self.used, "file": file}))
+        for other in self.folder.glob("step-*.safetensors"):
+            if other.name != file:
+                other.unlink()
+
+    def update(self, parts: dict[str, Tensor]) -> None:
+        """One step down the sum of the parts."""
+        loss = parts["mask"] + parts["iou"] + parts["object"]
+        share = min(1.0, self.used / self.seconds)
+        rate = PEAK_RATE * min(1.0, (self.step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        keep = min(0.999, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - keep)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def train(folder: Path, minutes: float, most_steps: int | None = None, every: int = 100) -> Run:
+    """Train for so many minutes in all (of this and earlier calls), with checkpoints and figures on the way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, minutes)
+    tap = DecoderTap(run.model)
+    still = SyntheticWorld("train", num_frames=2, num_objects=(1, 4), seed=SEED)
+    moving = SyntheticWorld("train", num_objects=(1, 4), seed=SEED + 1)
+    seen: dict[str, list[float]] = {}
+    saved = run.used
+    while run.used < run.seconds and (most_steps is None or run.step < most_steps):
+        began = time.monotonic()
+        rng = np.random.default_rng([SEED, 3, run.step])
+        if run.used > CLIPS_FROM * run.seconds and run.step % 3 == 0:
+            kind, length = "clip", int(rng.integers(3, 7))
+            parts = clip_loss(run.model, *clip_batch(moving, SEED, run.step, CLIPS, length), tap)
+        else:
+            kind = "image"
+            parts = image_loss(run.model, *image_batch(still, SEED, run.step, IMAGES), rng, POINTS)
+        run.update(parts)
+        run.step += 1
+        run.used += time.monotonic() - began
+        for name, value in parts.items():
+            seen.setdefault(f"{kind} {name}", []).append(float(value.detach()))
+        if run.step % every == 0:
+            figures = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(seen.items()))
+            print(f"step {run.step}, {run.used / 60:.1f} of {minutes} min: {figures}", flush=True)
+            seen = {}
+        if run.used - saved > 120:
+            run.save()
+            saved = run.used
+    run.save()
+    return run
+
+
+def main() -> None:
+    """Train, then print how well the result tracks and segments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--minutes", type=float, default=50, help="training time in all")
+    arguments = parser.parse_args()
+    run = train(arguments.output, arguments.minutes)
+    with written_beside(arguments.output / "sam2.safetensors") as path:
+        save_file(run.average, path)
+
+
+if __name__ == "__main__":
+    main()
