@@ -32,7 +32,7 @@ MEGABYTE = 10**6
 
 
 def _read(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 10))
 
 
 def _name(path: Path) -> str:
@@ -55,9 +55,7 @@ def _outer_offences(path: Path) -> list[str]:
     own = path.relative_to(ROOT).parts[0]
     allowed = OUTER[: OUTER.index(own) + 1]
     found = ((line, name.partition(".")[0]) for line, name in _imports(path))
-    return [
-        f"{_name(path)}:{line} imports {top}" for line, top in found if top in OUTER and top not in allowed
-    ]
+    return [f"{_name(path)}:{line} imports {top}" for line, top in found if top in OUTER and top not in allowed]
 
 
 def _level(room: str) -> int | None:
@@ -87,11 +85,7 @@ def test_inner_imports_go_one_way() -> None:
 
 
 def test_every_room_of_the_library_has_a_level() -> None:
-    rooms = {
-        path.stem
-        for path in (ROOT / "ttm").iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
+    rooms = {path.stem for path in (ROOT / "ttm").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert {room for room in rooms if _level(room) is None} <= {"__init__", "__main__"}
 
 
@@ -179,9 +173,7 @@ def _python(code: str) -> str:
 @pytest.mark.parametrize("start", ["import ttm", "import ttm.cli; ttm.cli.main(['--help'])"])
 def test_no_torch_until_it_is_needed(start: str) -> None:
     heavy = "('torch', 'diffusers', 'transformers', 'sam2', 'open_clip')"
-    shown = _python(
-        f"{start}\nimport sys\nprint('LOADED', [name for name in {heavy} if name in sys.modules])"
-    )
+    shown = _python(f"{start}\nimport sys\nprint('LOADED', [name for name in {heavy} if name in sys.modules])")
     assert shown.splitlines()[-1] == "LOADED []"
 
 
@@ -197,9 +189,7 @@ def test_import_is_quick() -> None:
 
 def test_embedded_weights_keep_their_size() -> None:
     pretrained = ROOT / "ttm/pretrained"
-    sizes = {
-        path.relative_to(pretrained): path.stat().st_size for path in pretrained.rglob("*") if path.is_file()
-    }
+    sizes = {path.relative_to(pretrained): path.stat().st_size for path in pretrained.rglob("*") if path.is_file()}
     tiny = sum(size for path, size in sizes.items() if path.parts[0] == "ttm-tiny")
     assert tiny <= 36 * MEGABYTE
     assert sum(sizes.values()) <= 60 * MEGABYTE

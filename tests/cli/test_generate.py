@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,9 +43,7 @@ def test_generate_writes_all_that_it_says(ttm: Run, picture: str, prompt: str, t
     assert {"load", "segment", "image_to_motion", "motion_to_video"} <= set(record["seconds"])
 
 
-def test_same_seed_same_run_and_another_seed_another(
-    ttm: Run, picture: str, prompt: str, tmp_path: Path
-) -> None:
+def test_same_seed_same_run_and_another_seed_another(ttm: Run, picture: str, prompt: str, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert ttm("generate", picture, prompt, "-o", tmp_path / name, "--seed", seed) == 0
     videos = [_frames(tmp_path / name / "video.mp4") for name in "abc"]
@@ -61,13 +60,9 @@ def test_make_video_is_the_pipelines_own_call(
     assert made.trajectory == expected.trajectory
 
 
-def test_the_seed_of_a_preview_renders_its_trajectory(
-    ttm: Run, picture: str, prompt: str, tmp_path: Path
-) -> None:
+def test_the_seed_of_a_preview_renders_its_trajectory(ttm: Run, picture: str, prompt: str, tmp_path: Path) -> None:
     assert ttm("generate", picture, prompt, "-o", tmp_path / "look", "--preview", 3, "--seed", 4) == 0
-    drawn = {
-        seed: MaskTrajectory.load(tmp_path / "look" / f"trajectory_seed_{seed}.npz") for seed in (4, 5, 6)
-    }
+    drawn = {seed: MaskTrajectory.load(tmp_path / "look" / f"trajectory_seed_{seed}.npz") for seed in (4, 5, 6)}
     assert drawn[4] != drawn[5]
     sheet = Image.open(tmp_path / "look" / "preview.png")
     assert sheet.height >= 3 * drawn[4].height
@@ -75,9 +70,7 @@ def test_the_seed_of_a_preview_renders_its_trajectory(
     assert MaskTrajectory.load(tmp_path / "out" / "trajectory.npz") == drawn[5]
 
 
-def test_what_one_run_writes_another_takes(
-    ttm: Run, picture: str, prompt: str, pipe: Pipeline, tmp_path: Path
-) -> None:
+def test_what_one_run_writes_another_takes(ttm: Run, picture: str, prompt: str, pipe: Pipeline, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     assert ttm("generate", picture, prompt, "-o", first) == 0
     assert ttm("segment", picture, "red ball", "blue square", "-o", tmp_path / "masks") == 0
@@ -152,6 +145,38 @@ def test_bad_input_is_one_line_before_any_model(
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1 and printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+REFUSED = {
+    "frames": (["--num-frames", "6"], "num_frames is 6.*nearest are 5 and 9"),
+    "height": (["--height", "33"], "height is 33; expected a multiple of"),
+    "mask of another size": (["--mask", "{small}"], "is 4 x 4; expected 32 x 32, as the image"),
+    "mask without a pixel": (["--mask", "{empty}"], "shows no object|no visible pixel"),
+    "mask of one object alone": (["--mask", "{one}"], r"masks hold the ids \[1\]; expected \[1, 2\]"),
+    "trajectory of another plan": (
+        ["--trajectory", "{moves}"],
+        r"trajectory holds the ids \[3\]; expected ids of 1..2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_model_refuses_is_one_line(
+    ttm: Run, picture: str, prompt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    words, message = REFUSED[case]
+    names = {name: tmp_path / f"{name}.png" for name in ("small", "empty", "one")}
+    ids = np.zeros((32, 32), np.uint8)
+    Image.fromarray(ids[:4, :4]).save(names["small"])
+    Image.fromarray(ids).save(names["empty"])
+    ids[3:9, 3:9] = 1
+    Image.fromarray(ids).save(names["one"])
+    MaskTrajectory(np.stack([3 * ids] * 5)).save(tmp_path / "moves.npz")
+    words = [word.format(**names, moves=tmp_path / "moves.npz") for word in words]
+    assert ttm("generate", picture, prompt, *words, "-o", tmp_path / "out") == 1
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

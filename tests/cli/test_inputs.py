@@ -55,9 +55,7 @@ def test_every_kind_of_mask_gives_the_same_ids(tmp_path: Path, ids: np.ndarray) 
 
 def test_black_and_white_in_colour_is_one_object(tmp_path: Path, ids: np.ndarray) -> None:
     white = np.repeat(((ids == 1) * 255).astype(np.uint8)[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(
-        read_masks([_png(tmp_path / "m.png", white)], SIZE), (ids == 1).astype(np.uint8)
-    )
+    np.testing.assert_array_equal(read_masks([_png(tmp_path / "m.png", white)], SIZE), (ids == 1).astype(np.uint8))
 
 
 @pytest.mark.parametrize(

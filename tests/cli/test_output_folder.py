@@ -42,9 +42,7 @@ def test_other_files_of_an_existing_folder_stay(tmp_path: Path) -> None:
     assert _contents(tmp_path) == {"video.mp4": "new", "run.json": "new", "notes.txt": "mine"}
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("broken"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space")]
-)
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space")])
 def test_a_failure_leaves_everything_as_it_was(tmp_path: Path, error: BaseException) -> None:
     _fill(tmp_path, "old")
     expected = CommandError if isinstance(error, OSError) else type(error)
@@ -85,9 +83,7 @@ def test_check_output_refuses_a_file_for_a_folder(tmp_path: Path) -> None:
         check_output(tmp_path / "out" / "deeper", NAMES, overwrite=True)
 
 
-@pytest.mark.skipif(
-    hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write in a read-only folder"
-)
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write in a read-only folder")
 def test_check_output_refuses_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from ttm.cli import main
 from ttm.cli.arguments import build_parser
 from ttm.cli.inputs import read_masks
+from ttm.cli.progress import Progress
 from ttm.objects import PromptPlan
 from ttm.prompt_planner import RulePlanner
 
@@ -51,9 +53,7 @@ def test_the_longer_page_names_no_option_that_there_is_not() -> None:
     assert named - known == set()
 
 
-def test_plan_prints_and_writes_what_the_planner_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_prints_and_writes_what_the_planner_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = RulePlanner().plan(SENTENCE)
     path = tmp_path / "plan.json"
     assert main(["plan", SENTENCE, "--json", "-o", str(path)]) == 0
@@ -107,3 +107,46 @@ def test_segment_refuses_more_phrases_than_there_are_ids(
 ) -> None:
     assert forbidden_ttm("segment", picture, *["ball"] * 13, "-o", tmp_path / "out") == 2
     assert "13 phrases; expected at most 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "ttm: stopped; nothing was written."),
+        (ValueError("two\nlines; expected one"), 1, "ttm plan: error: two lines; expected one"),
+        (PermissionError(13, "Permission denied", "a.json"), 1, "ttm plan: error: Permission denied: a.json"),
+        (RuntimeError("odd"), 1, "ttm plan: error: RuntimeError: odd (unexpected; --debug shows where)"),
+    ],
+)
+def test_whatever_happens_is_one_line(
+    error: BaseException,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(RulePlanner, "plan", fail)
+    assert main(["plan", SENTENCE]) == code
+    assert capsys.readouterr().err.strip() == line
+    if code == 1:
+        assert main(["plan", SENTENCE, "--debug"]) == 1
+        assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_progress_tells_the_time_left_and_adds_up_the_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: (100, 30))
+    for quiet in (False, True):
+        with Progress(quiet=quiet) as progress:
+            for _ in range(2):
+                with progress.stage("load", "loading"):
+                    time.sleep(0.01)
+            progress.expect(2)
+            progress.step("image to motion")
+        assert progress.seconds["load"] >= 0.02
+        shown = capsys.readouterr().err
+        assert shown == "" if quiet else "steps," in shown and "left" in shown
