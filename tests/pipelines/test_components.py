@@ -51,9 +51,7 @@ def test_offload_brings_in_every_module_in_order(make_pipeline: Make) -> None:
         assert set(view.model_cpu_offload_seq.split("->")) == names
 
 
-def test_hooks_of_offload_run_for_every_model(
-    make_pipeline: Make, image: Pixels, prompt: str, seeded: Seeded
-) -> None:
+def test_hooks_of_offload_run_for_every_model(make_pipeline: Make, image: Pixels, prompt: str, seeded: Seeded) -> None:
     """No accelerator here, so: accelerate's hook on each model must be called, also where forward is not."""
     from accelerate.hooks import ModelHook, add_hook_to_module
 

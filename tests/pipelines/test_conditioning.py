@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ from ttm.pipelines.image_to_video import Pipeline
 S, D = 12, 16
 
 
-def _conditions(batch: int = 1) -> tuple[Conditions, torch.Tensor, torch.Tensor]:
+def _conditions(batch: int = 1) -> tuple[Any, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     ids = torch.zeros(batch, 5, 32, 32, dtype=torch.uint8)
@@ -48,17 +50,13 @@ def _conditions(batch: int = 1) -> tuple[Conditions, torch.Tensor, torch.Tensor]
         (0.0, 0.0, [(1.0, False, False)]),
     ],
 )
-def test_only_passes_with_a_weight_run(
-    text: float, visual: float, expected: list[tuple[float, bool, bool]]
-) -> None:
+def test_only_passes_with_a_weight_run(text: float, visual: float, expected: list[tuple[float, bool, bool]]) -> None:
     assert guidance_passes(text, visual) == tuple(expected)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("text", "visual"), [(1.0, 1.0), (4.0, 1.0), (2.5, 2.5), (5.0, 1.7)])
-def test_guidance_is_the_formula_of_instructpix2pix(
-    pipe: Pipeline, batch: int, text: float, visual: float
-) -> None:
+def test_guidance_is_the_formula_of_instructpix2pix(pipe: Pipeline, batch: int, text: float, visual: float) -> None:
     conditions, nothing, nothing_mask = _conditions(batch)
     latents = torch.randn(batch, 4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
     timestep = torch.tensor(500.0)
@@ -106,7 +104,6 @@ def test_dropping_is_by_sample_and_takes_the_ids_with_the_picture() -> None:
     conditions, nothing, nothing_mask = _conditions(3)
     visual, text = torch.tensor([True, False, True]), torch.tensor([True, True, False])
     kept = conditions.keep(visual, text, nothing, nothing_mask)
-    assert kept.coverage is not None and kept.local_text is not None and kept.local_mask is not None
     for index, (see, hear) in enumerate(zip(visual.tolist(), text.tolist(), strict=True)):
         assert torch.equal(kept.latents[index], conditions.latents[index] * see)
         assert torch.equal(kept.coverage[index], conditions.coverage[index] * see)
@@ -180,6 +177,6 @@ def test_the_conditions_of_both_stages() -> None:
 
 def test_stage_one_has_no_objects_in_its_inputs() -> None:
     conditions, *_ = _conditions()
-    inputs = Conditions(conditions.latents, conditions.text).inputs(torch.bfloat16)
+    inputs: dict[str, Any] = Conditions(conditions.latents, conditions.text).inputs(torch.bfloat16)
     assert inputs["object_coverage"] is None and inputs["local_attention_mask"] is None
     assert inputs["condition_latents"].dtype == torch.bfloat16

@@ -32,7 +32,7 @@ def test_image_and_sentence_give_video_trajectory_and_plan(
     np.testing.assert_array_equal(out.first_ids, masks)
     np.testing.assert_array_equal(out.first_frame, image)
     assert set(out.seconds) == {"plan", "segment", "image_to_motion", "motion_to_video"}
-    assert pipe.segmenter.asked == 1
+    assert len(pipe.segmenter.seen) == 1
 
 
 def test_masks_as_ids_and_as_booleans_skip_the_segmenter_alike(
@@ -42,7 +42,7 @@ def test_masks_as_ids_and_as_booleans_skip_the_segmenter_alike(
     given = [masks.astype(np.int64), [masks == 1, masks == 2]]
     outs = [pipe(image, prompt, masks=item, generator=seeded(0), output_type="np") for item in given]
     found = pipe(image, prompt, generator=seeded(0), output_type="np")
-    assert pipe.segmenter.asked == 1
+    assert len(pipe.segmenter.seen) == 1
     assert "segment" not in outs[0].seconds
     for out in outs:
         np.testing.assert_array_equal(out.frames, found.frames)
@@ -51,7 +51,7 @@ def test_masks_as_ids_and_as_booleans_skip_the_segmenter_alike(
 def test_a_generator_decides_and_none_does_not(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:
-    def frames(generator: torch.Generator | None) -> Any:
+    def frames(generator: Any) -> Any:
         return pipe(image, plan=plan, masks=masks, generator=generator, output_type="pt").frames
 
     assert torch.equal(frames(seeded(3)), frames(seeded(3)))
@@ -112,9 +112,7 @@ def test_output_types_show_the_same_video(
         assert frames.shape == (1, 4, 2, 4, 4)
 
 
-def test_no_dict_gives_a_tuple(
-    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
-) -> None:
+def test_no_dict_gives_a_tuple(pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded) -> None:
     frames, trajectory, given = pipe(
         image, plan=plan, masks=masks, generator=seeded(0), output_type="np", return_dict=False
     )
@@ -209,3 +207,17 @@ def test_segmentation_sees_only_what_the_video_shows(make_pipeline: Make, plan: 
     picture[5:15, 0:10] = (230, 0, 0)  # outside of the centred square
     with pytest.raises(ValueError, match=r"masks hold the ids \[2\]; expected \[1, 2\]"):
         pipe.segment(picture, plan)
+
+
+def test_a_large_image_is_segmented_at_the_segmenters_own_size(make_pipeline: Make, plan: PromptPlan) -> None:
+    picture = np.full((900, 700, 3), 90, np.uint8)
+    picture[300:400, 200:300], picture[500:560, 400:500] = (230, 0, 0), (0, 0, 230)
+    pipe = make_pipeline(with_segmenter=True)
+    pipe.segmenter.sam2 = torch.nn.Module()
+    pipe.segmenter.sam2.image_size = 64
+    ids = pipe.segment(picture, plan)
+    assert pipe.segmenter.seen == [(64, 64)]
+    for number, (top, left, height, width) in ((1, (300, 200, 100, 100)), (2, (500, 400, 60, 100))):
+        rows, columns = np.nonzero(ids == number)
+        corners = (rows.min(), columns.min(), rows.max() + 1 - rows.min(), columns.max() + 1 - columns.min())
+        np.testing.assert_allclose(corners, (top, left, height, width), atol=14)  # a pixel of 64 is 11 wide

@@ -122,9 +122,7 @@ def test_weights_at_rest_in_half_precision_are_opened_in_single(pipe: Pipeline, 
             assert torch.equal(getattr(opened, name).state_dict()[key], value.float())
 
 
-def test_components_and_settings_given_at_opening_win(
-    make_pipeline: Make, pipe: Pipeline, folder: Path
-) -> None:
+def test_components_and_settings_given_at_opening_win(make_pipeline: Make, pipe: Pipeline, folder: Path) -> None:
     segmented = make_pipeline(with_segmenter=True)
     planner = object()
     opened = Pipeline.from_pretrained(
@@ -208,9 +206,7 @@ def test_push_to_hub_uploads_a_whole_folder(pipe: Pipeline, monkeypatch: pytest.
     monkeypatch.setattr(hub_utils, "populate_model_card", lambda card: card)
     monkeypatch.setattr(hub_utils, "upload_folder", upload)
     assert pipe.push_to_hub("someone/tiny") == "done"
-    assert {"README.md", "model_index.json", "pipeline.py", "vae/config.json"} <= set(
-        uploaded["someone/tiny"]
-    )
+    assert {"README.md", "model_index.json", "pipeline.py", "vae/config.json"} <= set(uploaded["someone/tiny"])
 
 
 def _cut(path: Path, size: int) -> None:

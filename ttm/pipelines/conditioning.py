@@ -69,9 +69,7 @@ def _latent_statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def encode_text(
-    tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int
-) -> tuple[Tensor, Tensor]:
+def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
     """Embed texts as Wan does: beyond a text's own tokens the embedding is zero.
 
     Args:
@@ -138,9 +136,7 @@ def _single(latents: Tensor, name: str) -> Tensor:
     return latents
 
 
-def trajectory_coverage(
-    ids: Tensor, num_objects: int, latent_size: Sequence[int], patch_size: Sequence[int]
-) -> Tensor:
+def trajectory_coverage(ids: Tensor, num_objects: int, latent_size: Sequence[int], patch_size: Sequence[int]) -> Tensor:
     """How much of every token each object covers, for a trajectory that the autoencoder packs 1 + k *
     group.
 
@@ -255,9 +251,7 @@ def stack_passes(conditions: Conditions, passes: Passes, nothing: Tensor, nothin
     return conditions.repeat(len(passes)).keep(visual, text, nothing, nothing_mask)
 
 
-def guided(
-    transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditions, passes: Passes
-) -> Tensor:
+def guided(transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditions, passes: Passes) -> Tensor:
     """One guided prediction, all passes in one forward.
 
     Args:

@@ -128,9 +128,7 @@ class ImageToMotionPipeline(StagePipeline):
         visual = image_to_motion_condition(x0, s0, num_latent_frames)
         return Conditions(latents=visual, text=embeds[:1]), (embeds[1:], mask[1:])
 
-    def _decode(
-        self, latents: Tensor, first_ids: NDArray[np.uint8]
-    ) -> tuple[MaskTrajectory, NDArray[np.uint8]]:
+    def _decode(self, latents: Tensor, first_ids: NDArray[np.uint8]) -> tuple[MaskTrajectory, NDArray[np.uint8]]:
         frames = to_uint8(decode_latents(self.vae, latents))
         present = [int(number) for number in np.unique(first_ids) if number]
         return MaskTrajectory.from_video(frames, fps=self.config.fps, ids=present), frames

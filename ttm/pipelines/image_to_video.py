@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.motion.resize_ids import resize_ids
 from ttm.objects import PromptPlan, validate_ids
 from ttm.pipelines.image_to_motion import ImageToMotionPipeline
 from ttm.pipelines.inputs import (
@@ -44,10 +45,12 @@ from ttm.pipelines.stage_pipeline import (
     latent_shape,
     size_multiple,
 )
-from ttm.prompt_planner import RulePlanner
+from ttm.prompt_planner import PromptPlanner, RulePlanner
 from ttm.segmentation import Segmenter
 
 Pixels = NDArray[np.uint8]
+
+_SEGMENTED_SIDE = 1024  # pixels on the longer side that a segmenter is shown at most, if it does not say
 
 
 @dataclass
@@ -78,7 +81,7 @@ class _Request:
     """A call's arguments, checked; arrays at the size the user gave them."""
 
     image: Pixels
-    prompt: str | None
+    prompt: str
     plan: PromptPlan | None
     masks: Pixels | None
     trajectory: MaskTrajectory | None
@@ -186,7 +189,7 @@ class Pipeline(SamplingState, SavedPipeline):
             sigmas=sigmas,
             motion_sigmas=motion_sigmas,
         )
-        self.planner = RulePlanner() if planner is None else planner
+        self.planner: PromptPlanner = RulePlanner() if planner is None else planner
 
     @property
     def image_to_motion(self) -> ImageToMotionPipeline:
@@ -264,9 +267,7 @@ class Pipeline(SamplingState, SavedPipeline):
             _first(motion_image_guidance_scale, image_guidance_scale),
             *shared,
         )
-        video = self.motion_to_video.check_sampling(
-            num_inference_steps, guidance_scale, image_guidance_scale, *shared
-        )
+        video = self.motion_to_video.check_sampling(num_inference_steps, guidance_scale, image_guidance_scale, *shared)
         # Both at once, and stage 1's first: so a trajectory that is handed back in meets the noise of its
         # own run.
         shape = latent_shape(self.vae, request.num_frames, request.height, request.width)
@@ -281,9 +282,7 @@ class Pipeline(SamplingState, SavedPipeline):
         return output if return_dict else (output.frames, output.trajectory, output.plan)
 
     @torch.no_grad()
-    def segment(
-        self, image: Any, plan: PromptPlan, height: int | None = None, width: int | None = None
-    ) -> Pixels:
+    def segment(self, image: Any, plan: PromptPlan, height: int | None = None, width: int | None = None) -> Pixels:
         """Find a plan's objects in an image; what it gives can be handed in as ``masks``.
 
         Only the part of the image is looked at that the video will show.
@@ -301,19 +300,16 @@ class Pipeline(SamplingState, SavedPipeline):
         """
         picture = read_image(image)
         size = self._working_size(height, width)
-        box = centre_crop(*picture.shape[:2], *size)
+        box = centre_crop((picture.shape[0], picture.shape[1]), size)
         part = cut(picture, box)
-        hook = getattr(self._segmenter(), "_hf_hook", None)
-        if (
-            hook is not None
-        ):  # offloaded models are brought in by a call of forward, and this is another method
-            hook.pre_forward(self.segmenter)
-        found = validate_ids(
-            self._segmenter().segment(part, plan.phrases), ndim=2, name="the segmenter's ids"
-        )
+        # More pixels than the segmenter's network takes in cost time and memory, and show it nothing more.
+        network = getattr(getattr(self._segmenter(), "sam2", None), "image_size", _SEGMENTED_SIDE)
+        scale = min(1.0, max(network, *size) / max(part.shape[:2]))
+        seen = fit_image(part, *(max(1, round(side * scale)) for side in part.shape[:2]))
+        found = validate_ids(self._segmenter().segment(seen, plan.phrases), ndim=2, name="the segmenter's ids")
         ids = np.zeros(picture.shape[:2], np.uint8)
         top, left, part_height, part_width = box
-        ids[top : top + part_height, left : left + part_width] = found
+        ids[top : top + part_height, left : left + part_width] = resize_ids(found, part_height, part_width)
         check_masks_against_plan(ids, plan)
         return ids
 
@@ -364,7 +360,7 @@ class Pipeline(SamplingState, SavedPipeline):
         elif ids is None:
             self._segmenter()
         num_frames = check_num_frames(_first(num_frames, self.config.num_frames), group)
-        return _Request(picture, prompt, plan, ids, trajectory, num_frames, height, width)
+        return _Request(picture, prompt or "", plan, ids, trajectory, num_frames, height, width)
 
     def _run(self, request: _Request, motion: dict[str, Any], video: dict[str, Any]) -> PipelineOutput:
         clock = _Clock()

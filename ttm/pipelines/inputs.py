@@ -62,9 +62,7 @@ def read_image(image: Any) -> NDArray[np.uint8]:
             f"image is a {type(image).__name__}; expected a PIL image, a path, or a uint8 array [H, W, 3]."
         )
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise ValueError(
-            f"image is {image.dtype} and holds NaN or infinity; expected uint8 [H, W, 3] in 0..255."
-        )
+        raise ValueError(f"image is {image.dtype} and holds NaN or infinity; expected uint8 [H, W, 3] in 0..255.")
     if image.dtype != np.uint8:
         raise ValueError(
             f"image is {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3] in 0..255 (bring"
@@ -78,9 +76,7 @@ def read_image(image: Any) -> NDArray[np.uint8]:
 def _open_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     name = os.fspath(path)
     if not os.path.isfile(name):
-        raise ValueError(
-            f"image {name!r} is no file; expected the path of an image, a PIL image, or an array."
-        )
+        raise ValueError(f"image {name!r} is no file; expected the path of an image, a PIL image, or an array.")
     try:
         with Image.open(name) as opened:
             # PIL reads 16-bit colour as 8 bits without a word; its decoder's raw mode tells.
@@ -89,9 +85,7 @@ def _open_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
                 raise ValueError(_too_deep(f"image {name!r}", raw_modes[0]))
             return _from_pil(opened, f"image {name!r}")
     except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"image {name!r} is in no image format that can be read; expected PNG, JPEG, …"
-        ) from error
+        raise ValueError(f"image {name!r} is in no image format that can be read; expected PNG, JPEG, …") from error
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {name!r} cannot be read ({error}); expected a whole PNG, JPEG, …") from error
 
@@ -111,20 +105,19 @@ def _too_deep(name: str, mode: str) -> str:
     )
 
 
-def centre_crop(height: int, width: int, to_height: int, to_width: int) -> Box:
+def centre_crop(size: tuple[int, int], to: tuple[int, int]) -> Box:
     """The largest centred part of an image that has another aspect ratio.
 
     Args:
-        height, width: of the image.
-        to_height, to_width: whose ratio to take.
+        size: (H, W) of the image.
+        to: (height, width) whose ratio to take.
 
     Returns:
         The part, in whole pixels, at least one in each direction.
     """
-    scale = min(height / to_height, width / to_width)
-    part_height = min(height, max(1, round(to_height * scale)))
-    part_width = min(width, max(1, round(to_width * scale)))
-    return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
+    scale = min(size[0] / to[0], size[1] / to[1])
+    height, width = (min(have, max(1, round(want * scale))) for have, want in zip(size, to, strict=True))
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
 def cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
@@ -135,15 +128,13 @@ def cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Cut and resize an image uint8 [H, W, 3] to the working size (see the rule at the head of this file)."""
-    part = cut(image, centre_crop(*image.shape[:2], height, width))
+    part = cut(image, centre_crop((image.shape[0], image.shape[1]), (height, width)))
     if part.shape[:2] == (height, width):
         return part
     return np.array(Image.fromarray(part).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def fit_ids(
-    ids: NDArray[np.uint8], height: int, width: int, phrases: Sequence[str] | None = None
-) -> NDArray[np.uint8]:
+def fit_ids(ids: NDArray[np.uint8], height: int, width: int, phrases: Sequence[str] | None = None) -> NDArray[np.uint8]:
     """Cut and resize first-frame ids uint8 [H, W] to the working size, as the image is.
 
     Args:
@@ -152,7 +143,7 @@ def fit_ids(
     Raises:
         ValueError: an object lies wholly outside of the part that is kept.
     """
-    part = cut(ids, centre_crop(*ids.shape, height, width))
+    part = cut(ids, centre_crop((ids.shape[0], ids.shape[1]), (height, width)))
     for number in np.setdiff1d(np.unique(ids), np.unique(part)):
         if number:
             name = f" ({phrases[number - 1]!r})" if phrases and number <= len(phrases) else ""
@@ -183,9 +174,7 @@ def read_masks(masks: Any, image_size: tuple[int, int]) -> NDArray[np.uint8]:
     else:
         ids = validate_ids(masks, ndim=2, name="masks")
     if ids.shape != tuple(image_size):
-        raise ValueError(
-            f"masks have size {list(ids.shape)}; expected that of the image, {list(image_size)}."
-        )
+        raise ValueError(f"masks have size {list(ids.shape)}; expected that of the image, {list(image_size)}.")
     if not ids.any():
         raise ValueError("masks are background (0) everywhere; expected at least one pixel of every object.")
     return ids
@@ -211,18 +200,12 @@ def check_trajectory_against_plan(trajectory: MaskTrajectory, plan: PromptPlan) 
             f"trajectory holds the ids {found}; expected ids of 1..{count}: the objects of the plan, in"
             f" its order ({', '.join(plan.phrases)})."
         )
-    missing = [
-        f"{number} ({plan.phrases[number - 1]})" for number in range(1, count + 1) if number not in found
-    ]
+    missing = [f"{number} ({plan.phrases[number - 1]})" for number in range(1, count + 1) if number not in found]
     if missing:
-        logger.warning(
-            "The trajectory never shows object %s; its prompt has no place to act.", ", ".join(missing)
-        )
+        logger.warning("The trajectory never shows object %s; its prompt has no place to act.", ", ".join(missing))
 
 
-def fit_trajectory(
-    trajectory: MaskTrajectory, image_size: tuple[int, int], height: int, width: int
-) -> MaskTrajectory:
+def fit_trajectory(trajectory: MaskTrajectory, image_size: tuple[int, int], height: int, width: int) -> MaskTrajectory:
     """Cut and resize a trajectory to the working size, by the rule at the head of this file.
 
     Raises:
@@ -239,7 +222,7 @@ def fit_trajectory(
             f" ({list(image_size)}) or of the"
             f" video to make ({[height, width]})."
         )
-    top, left, part_height, part_width = centre_crop(*size, height, width)
+    top, left, part_height, part_width = centre_crop(size, (height, width))
     part = trajectory.ids[:, top : top + part_height, left : left + part_width]
     return MaskTrajectory(part, trajectory.fps).resize(height, width)
 

@@ -102,9 +102,7 @@ class SavedPipeline(DiffusionPipeline):
             OSError: the folder can't be written; what was in it before stays whole.
         """
         if not safe_serialization:
-            raise ValueError(
-                "safe_serialization is False; expected True: weights are saved as safetensors only."
-            )
+            raise ValueError("safe_serialization is False; expected True: weights are saved as safetensors only.")
         target = Path(save_directory).absolute()
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as beside:
@@ -135,9 +133,7 @@ class SavedPipeline(DiffusionPipeline):
 
 def _move_in(source: Path, target: Path) -> None:
     """Move every file of a tree to its place in another on the same disk, the index last."""
-    files = sorted(
-        (path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == INDEX
-    )
+    files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == INDEX)
     for path in files:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -168,9 +164,7 @@ def _check_folder(folder: Path, cls: type[DiffusionPipeline], passed: set[str]) 
     try:
         values = cls._dict_from_json_file(index)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{index} does not hold JSON ({error}); expected a file of save_pretrained."
-        ) from error
+        raise ValueError(f"{index} does not hold JSON ({error}); expected a file of save_pretrained.") from error
     if values.get("_class_name") != cls.__name__:
         raise ValueError(f"{folder} holds a {values.get('_class_name')}; expected a {cls.__name__}.")
     known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]

@@ -162,13 +162,10 @@ class StagePipeline(SamplingState, SavedPipeline):
         if negative_prompt is not None and not isinstance(negative_prompt, str):
             kind = type(negative_prompt).__name__
             raise ValueError(f"negative_prompt is a {kind}; expected a text or None.")
-        unknown = [
-            name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs
-        ]
+        unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
-                f"callback_on_step_end_tensor_inputs names {unknown}; expected some of"
-                f" {self._callback_tensor_inputs}."
+                f"callback_on_step_end_tensor_inputs names {unknown}; expected some of {self._callback_tensor_inputs}."
             )
         sigma_schedule(self.config.sigmas, check_count(steps, "num_inference_steps"))
         return {
@@ -249,9 +246,7 @@ def latent_shape(vae: Any, num_frames: int, height: int, width: int) -> tuple[in
     return 1, vae.config.z_dim, (num_frames - 1) // time + 1, height // space, width // space
 
 
-def draw_noise(
-    shape: tuple[int, ...], generator: Any, device: torch.device, latents: Tensor | None = None
-) -> Tensor:
+def draw_noise(shape: tuple[int, ...], generator: Any, device: torch.device, latents: Tensor | None = None) -> Tensor:
     """Noise float32 of ``shape`` from a generator, or the noise that was handed in, checked."""
     if latents is None:
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
@@ -279,6 +274,5 @@ def check_components(vae: Any, text_encoder: Any, transformer: Any) -> None:
         found = getattr(transformer.config, name, None)
         if found != value:
             raise ValueError(
-                f"The transformer's {name} is {found}; expected {value} to fit this autoencoder and text"
-                " encoder."
+                f"The transformer's {name} is {found}; expected {value} to fit this autoencoder and text encoder."
             )
