@@ -27,7 +27,8 @@ class MatmulAttention(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
+            names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+            bound = dict(zip(names, args, strict=False)) | kwargs
             plain = not (bound.get("dropout_p") or bound.get("is_causal") or bound.get("enable_gqa"))
             query, key = bound["query"], bound["key"]
             if plain and query[..., 0].numel() * key.shape[-2] <= MOST_SCORES:

@@ -16,7 +16,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,12 @@ class ShardWriter:
         folder: from :func:`cache_folder`.
         data: settings of the world and the shards.
         vae: the frozen autoencoder, on the device to encode on.
-        precision: "bf16" autocasts the encoder.
+        precision: "bf16" turns the encoder itself to bfloat16: its latents differ by about 1% of their spread.
     """
 
     def __init__(self, folder: Path, data: DataSettings, vae: Any, precision: str) -> None:
-        self.folder, self.data, self.vae, self.precision = folder, data, vae, precision
+        self.folder, self.data = folder, data
+        self.vae = fast_encoder(vae) if precision == "bf16" else vae
         self.world = build_world(data)
         self.key = variant_key(data)
 
@@ -136,14 +136,22 @@ class ShardWriter:
 
     @torch.no_grad()
     def _encode(self, clips: Sequence[NDArray[np.uint8]]) -> Tensor:
-        device = self.vae.device
-        autocast = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         latents = []
         for first in range(0, len(clips), self.data.encode_batch):
-            batch = frames_to_tensor(clips[first : first + self.data.encode_batch]).to(device)
-            with autocast:
-                latents.append(encode_video(self.vae, batch).half().cpu())
+            batch = frames_to_tensor(clips[first : first + self.data.encode_batch]).to(self.vae.device)
+            batch = batch.contiguous(memory_format=torch.channels_last_3d)
+            latents.append(encode_video(self.vae, batch).half().cpu())
         return torch.cat(latents)
+
+
+def fast_encoder(vae: Any) -> Any:
+    """The autoencoder in bfloat16 with channels last: 0.11 s of one core a 17 x 128 x 128 clip against 0.18 by
+    autocast, for the 1M-parameter encoder of ttm-tiny. The module is changed in place."""
+    torch.nn.Module.to(vae, torch.bfloat16)
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+    return vae
 
 
 def fill_cache(
@@ -175,7 +183,8 @@ def fill_cache(
         writer.write(number)
         pace = (time.monotonic() - begin) / done
         clips = settings.data.shard_size / pace
-        say(f"cache: shard {number} ({done} of {len(todo)}), {clips:.1f} scenes/s, {pace * (len(todo) - done) / 60:.1f} min left")
+        left = pace * (len(todo) - done) / 60
+        say(f"cache: shard {number} ({done} of {len(todo)}), {clips:.1f} scenes/s, {left:.1f} min left")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

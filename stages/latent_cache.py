@@ -6,7 +6,7 @@ On disk (``<cache_dir>/<world>-<key>/``), ``data.shard_size`` scenes a shard:
     cache.json                     what the key was made of, for people
     shard-00000.safetensors        video, motion: float16 [n, Z, t, h, w], normalised latents of the clip and of its
                                    palette clip; coverage: float16 [n, L, t, h, w], each object's share of a latent
-                                   cell (exact: a cell has 64 or 256 pixels); ids: zlib-packed uint8 [T, H, W]
+                                   cell (exact: a cell has at most 2,048 pixels); ids: zlib-packed uint8 [T, H, W]
     shard-00000.json               the plans
     shard-00000.spoiled-0-<key>.safetensors    motion and coverage of a corrupted variant
 A shard is there when its safetensors file is: that one is renamed into place last. E(x0) and E(s0) are the first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +30,18 @@ def learning_rate(step: int, settings: OptimizerSettings, max_steps: int) -> flo
 
 def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW, one fused call a step; biases, norms and other small tables do not decay."""
-    matrices, vectors = [], []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for name, parameter in parameters:
         small = parameter.ndim < 2 or name.endswith("scale_shift_table")
         (vectors if small else matrices).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     betas = (settings.betas[0], settings.betas[1])
-    return torch.optim.AdamW([group for group in groups if group["params"]], settings.lr, betas, settings.eps, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True)
 
 
 class EMA:

@@ -31,6 +31,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -68,7 +69,7 @@ def run(settings: Settings) -> Finished:
     if accelerator.is_main_process:
         prepare_output(Path(settings.output_dir), 0)
     task = build_task(settings, accelerator)
-    model = build_transformer(settings)
+    model: Any = build_transformer(settings)
     trainable_parameters(model, settings.host.trainable)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()

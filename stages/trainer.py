@@ -161,9 +161,9 @@ class Trainer:
         stage, seed, device = self.settings.stage, self.settings.seed, self.accelerator.device
         batch = self.task.batch(indices)
         without_text, without_visual = dropped(seed, indices, stage.drop_text, stage.drop_visual, stage.drop_both)
-        conditions = batch.conditions.keep(
-            torch.from_numpy(~without_visual), torch.from_numpy(~without_text), self.task.nothing, self.task.nothing_mask
-        )
+        with_visual, with_text = torch.from_numpy(~without_visual), torch.from_numpy(~without_text)
+        nothing = (self.task.nothing, self.task.nothing_mask)
+        conditions = batch.conditions.keep(with_visual, with_text, *nothing)
         noise = torch.from_numpy(noise_like(seed, indices, tuple(batch.data.shape[1:])))
         levels = self.objective.levels(seed, indices)
         noisy, timesteps = self.objective.noisy(batch.data, noise, levels)

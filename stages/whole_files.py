@@ -22,10 +22,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         OSError: the disk is full, the folder is read-only, …; names the path.
     """
 
-    def write(beside: Path) -> None:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside, dict(metadata or {}))
-
-    _replace(path, write)
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda beside: save_file(plain, beside, dict(metadata or {})))
 
 
 def write_json(path: Path, values: Any) -> None:
