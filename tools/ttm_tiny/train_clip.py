@@ -1,6 +1,6 @@
 """Train the small open_clip model of ttm-tiny: crops of the synthetic world against phrases.
 
-    python -m tools.ttm_tiny.train_clip --output runs/clip --minutes 6
+    python -m tools.ttm_tiny.train_clip --minutes 8
 
 A softmax over every phrase of the training split, one over the bare shapes and one over the bare colours: the
 last two make "ball" and "red thing" mean something alone, and colour and shape add up in pairs that were
@@ -120,10 +120,10 @@ def train(folder: Path, minutes: float) -> nn.Module:
 def main() -> None:
     """Train, then print how many crops are named right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoints")
-    parser.add_argument("--minutes", type=float, default=6, help="training time in all")
+    parser.add_argument("--minutes", type=float, default=8, help="training time in all, over all starts")
+    parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny/clip"), help="folder of the checkpoints")
     arguments = parser.parse_args()
-    clip = train(arguments.output, arguments.minutes)
+    clip = train(arguments.run, arguments.minutes)
     for split in ("val", "test"):
         print(split, evaluate(clip, split, batches=24))
 

@@ -1,7 +1,8 @@
 """Train the small SAM2 of ttm-tiny on the synthetic world, from nothing.
 
-    python -m tools.ttm_tiny.train_segmenter --output runs/sam2 --minutes 50
+    python -m tools.ttm_tiny.train_segmenter --minutes 60
 
+after tools.ttm_tiny.train_clip, whose model it puts beside SAM2 into the segmenter's folder.
 Stopped at any moment, the same command goes on from its last checkpoint. The learning rate follows the share
 of the training time that is used up, so that a busy machine changes how much is learned and not how it ends.
 """
@@ -9,8 +10,10 @@ of the training time that is used up, so that a busy machine changes how much is
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tools.ttm_tiny.clip_crops import CONTRAST, NOTHING
+from tools.ttm_tiny.measure_segmenter import evaluate
 from tools.ttm_tiny.segmenter_objectives import DecoderTap, clip_loss, image_loss
 from tools.ttm_tiny.segmenter_scenes import clip_batch, image_batch
+from tools.ttm_tiny.train_clip import CONFIG as CLIP_CONFIG
+from tools.ttm_tiny.train_clip import MEAN, STD
 from ttm.atomic_write import written_beside
 from ttm.data.synthetic import SyntheticWorld
+from ttm.segmentation import Segmenter
 from ttm.segmentation.sam2_loading import VIDEO_PREDICTOR, build_sam2
 
 SEED = 20
@@ -31,6 +39,13 @@ IMAGES, POINTS = 12, 12  # a step on images: so many images, so many clicks on e
 CLIPS = 3  # a step on clips
 CLIPS_FROM = 0.25  # of the training time: first learn to segment at all
 PEAK_RATE = 1.2e-3
+MASK_GENERATOR = {
+    "points_per_side": 16,
+    "points_per_batch": 256,
+    "pred_iou_thresh": 0.5,
+    "stability_score_thresh": 0.6,
+    "box_nms_thresh": 0.8,
+}
 
 
 def tiny_config(image_size: int = 128) -> dict[str, Any]:
@@ -212,15 +227,42 @@ def train(folder: Path, minutes: float, most_steps: int | None = None, every: in
     return run
 
 
+def assemble(sam2: dict[str, Tensor], clip: dict[str, Tensor]) -> Segmenter:
+    """The segmenter of ttm-tiny from the weights of its two models."""
+    segmenter = Segmenter(
+        tiny_config(),
+        CLIP_CONFIG,
+        {"mean": MEAN, "std": STD},
+        mask_generator=MASK_GENERATOR,
+        contrast_phrases=[phrase for phrase in CONTRAST if phrase != NOTHING],
+        background_phrases=[NOTHING],
+    )
+    segmenter.sam2.load_state_dict(sam2)
+    segmenter.clip.load_state_dict(clip)
+    return segmenter
+
+
+def store(segmenter: Segmenter, folder: Path) -> None:
+    """Write the segmenter in 16 bit beside ``folder``, then put it in its place."""
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    copy.deepcopy(segmenter).to(torch.float16).save_pretrained(beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
 def main() -> None:
-    """Train, then print how well the result tracks and segments."""
+    """Train, put the segmenter together, print how well it segments and tracks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoints")
-    parser.add_argument("--minutes", type=float, default=50, help="training time in all")
+    parser.add_argument("--minutes", type=float, default=60, help="training time in all, over all starts")
+    parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny/sam2"), help="folder of the checkpoints")
+    parser.add_argument("--clip", type=Path, default=Path("runs/ttm-tiny/clip/clip.safetensors"))
+    parser.add_argument("--output", type=Path, default=Path("ttm/pretrained/ttm-tiny/segmenter"))
     arguments = parser.parse_args()
-    run = train(arguments.output, arguments.minutes)
-    with written_beside(arguments.output / "sam2.safetensors") as path:
-        save_file(run.average, path)
+    run = train(arguments.run, arguments.minutes)
+    segmenter = assemble(run.average, load_file(arguments.clip))
+    store(segmenter, arguments.output)
+    print(json.dumps(evaluate(Segmenter.from_pretrained(arguments.output), "test"), indent=2))
 
 
 if __name__ == "__main__":
