@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from benchmarks.subject import Generated, Pixels, Size
+from ttm.models.masked_attention import object_token_mask, token_owner
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
-from ttm.pipelines.conditioning import decode_latents, encode_video
+from ttm.pipelines.conditioning import decode_latents, encode_video, trajectory_coverage
 from ttm.pipelines.inputs import fit_ids, fit_image, to_model, to_uint8
+from ttm.pipelines.stage_pipeline import latent_shape
 
 
 class PipelineSubject:
@@ -78,6 +80,14 @@ class PipelineSubject:
             **self._sampling,
         )
         return Generated(_frames(out.frames[0]), out.trajectory, out.plan)
+
+    def object_tokens(self, trajectory: MaskTrajectory, num_objects: int) -> tuple[int, int]:
+        """How many objects have a token of stage 2: in the sets of cross-attention, as owners in self-attention."""
+        latents = latent_shape(self.pipe.vae, trajectory.num_frames, trajectory.height, trajectory.width)[2:]
+        ids = torch.from_numpy(trajectory.ids[None])
+        coverage = trajectory_coverage(ids, num_objects, latents, self.pipe.transformer.config.patch_size)
+        sets = object_token_mask(coverage).any(dim=1)[0]
+        return int(sets.sum()), int((token_owner(coverage).unique() > 0).sum())
 
     def fit(self, image: Pixels, size: Size | None = None) -> Pixels:
         """The image at the working size."""

@@ -1,5 +1,6 @@
 """Rows of a benchmark, kept as they come: a killed run goes on where it stopped.
- A file of JSON lines. The first says what the rows belong to (the weights, the settings, the code of the
+
+A file of JSON lines. The first says what the rows belong to (the weights, the settings, the code of the
 measures); rows of anything else are set aside, never mixed in. Each line is on the disk before the next item
 begins; a last line that a kill cut off is dropped.
 """
@@ -61,9 +62,7 @@ class RowFile:
         """The file's whole lines, read into ``rows``; None when it belongs to something else."""
         if not path.exists():
             return None
-        lines = [
-            line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-        ]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         if not lines or json.loads(lines[0]) != {"belongs_to": belongs_to}:
             return None
         for line in lines[1:]:
@@ -74,9 +73,7 @@ class RowFile:
     def add(self, measure: str, item: str, row: dict[str, Any]) -> None:
         """Keep a row; it is on the disk when this returns."""
         row = plain(row)
-        self._file.write(
-            json.dumps({"measure": measure, "item": item, "row": row}, ensure_ascii=False) + "\n"
-        )
+        self._file.write(json.dumps({"measure": measure, "item": item, "row": row}, ensure_ascii=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows[measure, item] = row

@@ -4,7 +4,8 @@
     python -m benchmarks.run suite=synthetic scenes=16              # a quick look
     python -m benchmarks.run suite=synthetic measures=[stage_one]   # some measures only
     python -m benchmarks.run suite=synthetic model=some/folder
- Rows are kept as they come in ``output``: the same command after a kill goes on where it stopped.
+
+Rows are kept as they come in ``output``: the same command after a kill goes on where it stopped.
 docs/benchmarks.md says what each measure is.
 """
 
@@ -72,9 +73,7 @@ def run_measures(
                 seconds = time.perf_counter() - started
                 if outcome.clips and number < strips:
                     title = f"{measure.name} {item}: {outcome.row.get('prompt', '')}"
-                    save_picture(
-                        strip(title, outcome.clips), folder / "strips" / f"{measure.name}-{item}.png"
-                    )
+                    save_picture(strip(title, outcome.clips), folder / "strips" / f"{measure.name}-{item}.png")
                 rows.add(measure.name, item, outcome.row)
                 clock.done(measure.name, seconds)
                 left = format_seconds(clock.seconds())
@@ -98,9 +97,7 @@ def read_settings(config: DictConfig, size: int, num_frames: int) -> Settings:
     scenes = int(suite.scenes if config.scenes is None else config.scenes)
     local = int(suite.local_scenes if config.scenes is None else max(1, min(suite.local_scenes, scenes // 2)))
     if scenes < 2 or scenes % 2:
-        raise ValueError(
-            f"scenes is {scenes}; expected an even number from 2 (half with one object, half with 2-3)."
-        )
+        raise ValueError(f"scenes is {scenes}; expected an even number from 2 (half with one object, half with 2-3).")
     cases: Any = OmegaConf.to_container(suite.real_cases, resolve=True)
     return Settings(scenes, local, int(config.seed), size, num_frames, _real_data(), tuple(cases))
 
@@ -156,9 +153,7 @@ def benchmark(config: DictConfig) -> int:
     )
     # What a measure says does not depend on which others run: ``measures`` is no part of the fingerprint.
     belongs_to = fingerprint(described, [*weight_files(subject.pipe), *_rule_files()])
-    folder = Path(
-        str(config.output or f"outputs/benchmarks/{config.suite.name}-{subject.name}-{settings.scenes}")
-    )
+    folder = Path(str(config.output or f"outputs/benchmarks/{config.suite.name}-{subject.name}-{settings.scenes}"))
     print(f"{config.suite.name} on {subject.name} (loaded in {loaded:.1f} s); rows and pictures in {folder}")
     figures = run_measures(subject, settings, measures, folder, belongs_to, int(config.strips))
     print("\n" + format_table(figures))

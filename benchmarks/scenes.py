@@ -1,6 +1,7 @@
 """The test scenes of the suite: held-out scenes of the synthetic world, chosen by rule and the same
 everywhere.
- Scene names: "single-000" … (one object) and "multi-000" … (two or three), as many of each. A scene counts
+
+Scene names: "single-000" … (one object) and "multi-000" … (two or three), as many of each. A scene counts
 when each of its objects shows at least 40 pixels in frame 0: without a start there is nothing to ask of it.
 "Pair-000" … are two-object scenes in which exactly one object changes its appearance (see
 :func:`pair_scene`).
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.counterfactual import with_appearances
+from benchmarks.counterfactual import with_appearances, without
 from benchmarks.measure import Settings
 from ttm.data.synthetic import SyntheticScene, SyntheticWorld
 from ttm.metrics.appearance import MIN_CONTRAST, change_contrast
@@ -36,12 +37,14 @@ class PairScene:
         asked: number (0 or 1) of the object that changes.
         still: uint8 [T, H, W, 3], both objects only move.
         changed: for each object, uint8 [T, H, W, 3], this one alone changes, in the way of the scene.
+        absent: for each object, uint8 [T, H, W, 3], it is not there.
     """
 
     scene: SyntheticScene
     asked: int
     still: NDArray[np.uint8]
     changed: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    absent: tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def scene_names(settings: Settings) -> list[str]:
@@ -60,16 +63,15 @@ def load_scene(settings: Settings, name: str) -> SyntheticScene:
     """The scene of a name."""
     kind, number = name.split("-")
     world = _world(settings.size, settings.num_frames, settings.seed, kind)
-    return world[
-        _indices(settings.size, settings.num_frames, settings.seed, kind, int(number) + 1)[int(number)]
-    ]
+    return world[_indices(settings.size, settings.num_frames, settings.seed, kind, int(number) + 1)[int(number)]]
 
 
 def pair_scene(settings: Settings, name: str) -> PairScene:
     """The two-object scene of a name.
- Chosen so that the question can be answered: the change would be visible on either object (a root mean square
-    of at least ``MIN_CONTRAST``: no spinning of a flat colour, no turning green of what is green), and both
-    show in frame 0.
+
+    Chosen so that the question can be answered: the change would be visible on either object (a root mean
+    square of at least ``MIN_CONTRAST``: no spinning of a flat colour, no turning green of what is green), and
+    both show in frame 0.
     """
     scene = load_scene(settings, name)
     pair = as_pair(scene)
@@ -90,14 +92,12 @@ def as_pair(scene: SyntheticScene) -> PairScene | None:
         where = scene.ids == number + 1
         if not where.any() or change_contrast(still, changed[number], where) < MIN_CONTRAST:
             return None
-    return PairScene(scene, asked, still, changed)
+    return PairScene(scene, asked, still, changed, (without(scene, 0), without(scene, 1)))
 
 
 def is_usable(scene: SyntheticScene) -> bool:
     """Whether every object shows in frame 0."""
-    return all(
-        np.count_nonzero(scene.ids[0] == number + 1) >= MIN_PIXELS for number in range(len(scene.objects))
-    )
+    return all(np.count_nonzero(scene.ids[0] == number + 1) >= MIN_PIXELS for number in range(len(scene.objects)))
 
 
 @lru_cache(maxsize=8)

@@ -71,6 +71,9 @@ class Subject(Protocol):
             ValueError: a phrase was not found.
         """
 
+    def object_tokens(self, trajectory: MaskTrajectory, num_objects: int) -> tuple[int, int]:
+        """How many objects have a token of stage 2: in the sets of cross-attention, as owners in self-attention."""
+
     def fit(self, image: Pixels, size: Size | None = None) -> Pixels:
         """The image as the model sees it: cut and resized to the working size, uint8 [H, W, 3]."""
 

@@ -32,9 +32,7 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     palette = palette_round_trip(subject, scene)
     ious = [object_iou(palette.ids, scene.ids, number + 1) for number in range(len(scene.objects))]
     row = {"psnr": psnr(decoded, scene.frames), "palette_iou": ious}
-    return Outcome(
-        row, {"true": scene.frames, "round trip": decoded, "palette round trip": palette.to_video()}
-    )
+    return Outcome(row, {"true": scene.frames, "round trip": decoded, "palette round trip": palette.to_video()})
 
 
 def summarise(rows: Sequence[Row]) -> list[Figure]:

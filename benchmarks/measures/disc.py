@@ -1,5 +1,6 @@
 """Measure "disc": a scene that the synthetic world did not draw.
- A flat red disc, drawn with PIL, on photographs of scikit-image that training never sees; the sentence is
+
+A flat red disc, drawn with PIL, on photographs of scikit-image that training never sees; the sentence is
 "the red ball moves right", and everything else is the program's own. Right: within 45 degrees of the asked
 direction, by at least 15% of the side between first and last frame
 (:func:`ttm.metrics.displacement.check_heading`), in the trajectory and in the video, where the disc is found
@@ -27,16 +28,12 @@ _PLACES = ((0.28, 0.5, 0.15), (0.3, 0.3, 0.12), (0.35, 0.65, 0.17))
 """Centre x, y and radius as fractions of the side."""
 
 
-def draw(
-    photo: str, place: tuple[float, float, float], side: int = 256
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw(photo: str, place: tuple[float, float, float], side: int = 256) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The photograph with a disc and without, both uint8 [side, side, 3]."""
     picture = Image.fromarray(photograph(photo))
     shorter = min(picture.size)
     left, top = (picture.width - shorter) // 2, (picture.height - shorter) // 2
-    plate = picture.crop((left, top, left + shorter, top + shorter)).resize(
-        (side, side), Image.Resampling.LANCZOS
-    )
+    plate = picture.crop((left, top, left + shorter, top + shorter)).resize((side, side), Image.Resampling.LANCZOS)
     with_disc = plate.copy()
     x, y, radius = (value * side for value in place)
     ImageDraw.Draw(with_disc).ellipse((x - radius, y - radius, x + radius, y + radius), fill=RED)

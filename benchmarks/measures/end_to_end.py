@@ -1,5 +1,6 @@
 """Measure "end_to_end": first frame and sentence in, video out; every part its own.
- The objects are found in the video by colour (:mod:`ttm.metrics.rendered_objects`, each object's largest
+
+The objects are found in the video by colour (:mod:`ttm.metrics.rendered_objects`, each object's largest
 piece a frame), and judged by the rules of :mod:`ttm.metrics.displacement` for the motions that have a
 direction. Beside it the same judgement of the trajectory that led there, and of the true video by the same
 detector. A scene where the segmenter did not find a phrase counts all its objects as lost.
@@ -37,15 +38,11 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     row: Row = {
         "prompt": scene.plan.prompt,
         "in_true": check_scene(largest_pieces(detector.in_true(scene.frames)), scene),
-        "in_round_trip": check_scene(
-            largest_pieces(detector.in_decoded(subject.round_trip(scene.frames))), scene
-        ),
+        "in_round_trip": check_scene(largest_pieces(detector.in_decoded(subject.round_trip(scene.frames))), scene),
     }
     started = time.perf_counter()
     try:
-        out = subject.generate(
-            scene.frames[0], scene.plan.prompt, sampling_seed(settings, "end_to_end", item)
-        )
+        out = subject.generate(scene.frames[0], scene.plan.prompt, sampling_seed(settings, "end_to_end", item))
     except ValueError as caught:
         lost = lost_scene(scene)
         return Outcome(row | {"error": str(caught), "seconds": None, "in_video": lost, "in_trajectory": lost})
@@ -54,9 +51,7 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     trajectory = in_scene_order(out.trajectory.ids, out.plan.phrases, scene.plan.phrases)
     row["in_video"] = check_scene(largest_pieces(detector.in_decoded(out.frames)), scene)
     row["in_trajectory"] = check_scene(trajectory, scene)
-    return Outcome(
-        row, {"true": scene.frames, "trajectory": out.trajectory.to_video(), "generated": out.frames}
-    )
+    return Outcome(row, {"true": scene.frames, "trajectory": out.trajectory.to_video(), "generated": out.frames})
 
 
 def in_scene_order(ids: np.ndarray, planned: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
@@ -77,19 +72,13 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         share_figure("end to end: direction in the rendered video", directed(video), goal=0.80),
         share_figure("  scenes with one object", directed(single)),
         share_figure("  scenes with 2-3 objects", directed(multi)),
-        share_figure(
-            "  in the trajectory that led there", directed([c for row in rows for c in row["in_trajectory"]])
-        ),
+        share_figure("  in the trajectory that led there", directed([c for row in rows for c in row["in_trajectory"]])),
         share_figure(
             "  the detector on the round trip of the true video",
             directed([c for row in rows for c in row["in_round_trip"]]),
         ),
-        share_figure(
-            "  the detector on the true video", directed([c for row in rows for c in row["in_true"]])
-        ),
-        share_figure(
-            "  scenes with a phrase not found, or another plan", [bool(row["error"]) for row in rows]
-        ),
+        share_figure("  the detector on the true video", directed([c for row in rows for c in row["in_true"]])),
+        share_figure("  scenes with a phrase not found, or another plan", [bool(row["error"]) for row in rows]),
         *by_motion(video, MOTIONS),
         mean_figure("  seconds a video, weights loaded", [row["seconds"] for row in rows], unit="s"),
     ]

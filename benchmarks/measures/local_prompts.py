@@ -1,12 +1,15 @@
 """Measure "local_prompts": does the right object do what a mask cannot show?
- Two-object scenes in which exactly one object turns a colour, spins or flashes
+
+Two-object scenes in which exactly one object turns a colour, spins or flashes
 (:func:`benchmarks.scenes.pair_scene`). Stage 2 gets the true first frame and trajectory three times: with the
 plan as it is; with the two local prompts swapped, the sentence as it was; and with the action handed to the
 other object in its own local prompt and in the sentence ("the red ball moves left, and the blue square stays
 and turns green").
- Whether an object does it: :func:`ttm.metrics.appearance.change_score` of at least 1/2, that is, inside the
-object's true region the video is closer to the clip in which this object changes than to the one in which it
-only moves. The detector's hit rates on the true video and on its autoencoder round trip are printed beside.
+
+Whether an object does it: :func:`ttm.metrics.appearance.changed_share` of at least 1/2; that is, over most of
+the object's true region the video is closer to the clip in which this object changes than to the ones in which
+it only moves or is not there. The detector's hit rates on the true video and on its autoencoder round trip are
+printed beside.
 """
 
 from __future__ import annotations
@@ -19,15 +22,15 @@ from numpy.typing import NDArray
 from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, sampling_seed, share_figure
 from benchmarks.scenes import PairScene, pair_names, pair_scene
 from benchmarks.subject import Subject
-from ttm.metrics.appearance import DOES_IT, change_score
+from ttm.metrics.appearance import DOES_IT, changed_share
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import ObjectPrompt, PromptPlan
 
 
-def scores(pair: PairScene, frames: NDArray[np.uint8]) -> list[float]:
-    """For each of the two objects, how much of the scene's change it shows in a video."""
+def shares(pair: PairScene, frames: NDArray[np.uint8]) -> list[float]:
+    """For each of the two objects, how much of a video shows the scene's change on it."""
     return [
-        change_score(frames, pair.still, pair.changed[number], pair.scene.ids == number + 1)
+        changed_share(frames, pair.still, pair.changed[number], pair.absent[number], pair.scene.ids == number + 1)
         for number in (0, 1)
     ]
 
@@ -53,8 +56,7 @@ def reworded(pair: PairScene) -> PromptPlan:
             actions.append(str(appearance))
         clauses.append(start + (" and ".join(actions) or "stays"))
     prompts = tuple(
-        ObjectPrompt(item.phrase, clause)
-        for item, clause in zip(pair.scene.plan.objects, clauses, strict=True)
+        ObjectPrompt(item.phrase, clause) for item, clause in zip(pair.scene.plan.objects, clauses, strict=True)
     )
     sentence = " and ".join(clauses)
     return PromptPlan(sentence[0].upper() + sentence[1:] + ".", ", ".join(clauses), prompts)
@@ -68,10 +70,10 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     seed = sampling_seed(settings, "local_prompts", item)
     plans = {"as_asked": scene.plan, "swapped": swapped(scene.plan), "reworded": reworded(pair)}
     videos = {name: subject.render(scene.frames[0], trajectory, plan, seed) for name, plan in plans.items()}
-    row: Row = {name: scores(pair, video) for name, video in videos.items()}
+    row: Row = {name: shares(pair, video) for name, video in videos.items()}
     row |= {
-        "in_true": scores(pair, scene.frames),
-        "in_round_trip": scores(pair, subject.round_trip(scene.frames)),
+        "in_true": shares(pair, scene.frames),
+        "in_round_trip": shares(pair, subject.round_trip(scene.frames)),
     }
     row |= {
         "asked": pair.asked,
@@ -106,10 +108,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         ),
         rate("  sentence reworded too: the now right object does it", "reworded", right=True),
         rate("  sentence reworded too: the now wrong object does it", "reworded", right=False),
-        *(
-            rate(f"  as asked, {kind}: the right object", "as_asked", right=True, kind=kind)
-            for kind in _KINDS
-        ),
+        *(rate(f"  as asked, {kind}: the right object", "as_asked", right=True, kind=kind) for kind in _KINDS),
         rate("  detector on the round trip: right object", "in_round_trip", right=True),
         rate("  detector on the round trip: wrong object", "in_round_trip", right=False),
         rate("  detector on the true video: right object", "in_true", right=True),

@@ -34,7 +34,4 @@ def directed(checks: Sequence[dict[str, Any]]) -> list[bool]:
 
 def by_motion(checks: Sequence[dict[str, Any]], motions: Sequence[str]) -> list[Figure]:
     """One line for each motion."""
-    return [
-        share_figure(f"  {motion}", [c["right"] for c in checks if c["motion"] == motion])
-        for motion in motions
-    ]
+    return [share_figure(f"  {motion}", [c["right"] for c in checks if c["motion"] == motion]) for motion in motions]

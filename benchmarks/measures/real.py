@@ -1,5 +1,6 @@
 """Measure "real": photographs, each with a mask made by hand and a sentence.
- The cases stand in configs/suite/synthetic.yaml: a file of the real-data folder (of a video its first frame),
+
+The cases stand in configs/suite/synthetic.yaml: a file of the real-data folder (of a video its first frame),
 a polygon in fractions of the whole picture, a sentence, the motion asked. A case whose file is absent says
 "skipped". Measured:
 
@@ -61,15 +62,11 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     case = next(case for case in settings.real_cases if case["name"] == item)
     path = None if settings.real_data is None else settings.real_data / case["file"]
     if path is None or not path.is_file():
-        return Outcome(
-            {"skipped": f"{case['file']} is not there; expected it in TTM_REAL_DATA or ../shared/data"}
-        )
+        return Outcome({"skipped": f"{case['file']} is not there; expected it in TTM_REAL_DATA or ../shared/data"})
     image = first_frame(path)
     ids = polygon_mask(case["polygon"], *image.shape[:2])
     size = (int(case["size"][0]), int(case["size"][1])) if case.get("size") else None
-    out = subject.generate(
-        image, case["prompt"], sampling_seed(settings, "real", item), first_ids=ids, size=size
-    )
+    out = subject.generate(image, case["prompt"], sampling_seed(settings, "real", item), first_ids=ids, size=size)
     fitted, start = subject.fit(image, size), subject.fit_ids(ids, size) > 0
     row: Row = {"prompt": case["prompt"], "motion": case["motion"]}
     row |= {"trajectory": check_heading(out.trajectory.ids, 1, case["motion"], MIN_DISTANCE).to_dict()}

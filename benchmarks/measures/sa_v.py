@@ -1,6 +1,7 @@
 """Measure "sa_v": a real video's trajectory, of five objects that hide and appear late, goes through without
 losing one.
- The manual masklets of one SA-V video (its annotations; the video itself is not needed) become a
+
+The manual masklets of one SA-V video (its annotations; the video itself is not needed) become a
 :class:`MaskTrajectory`, at the model's size and number of frames; then the sets of objects in the tokens
 (masked cross-attention), the owners of the tokens (masked self-attention); then stage 2 renders it over a
 photograph. Counted: the objects that each step still has, of those that the annotation shows in any frame.
@@ -9,15 +10,13 @@ photograph. Counted: the objects that each step still has, of those that the ann
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, sampling_seed
 from benchmarks.subject import Subject
+from ttm.data.sa_v import load_trajectory
 from ttm.data.sprites import photograph
-from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import ObjectPrompt, PromptPlan
 
 FILE = "sav_000001_manual.json"
@@ -33,17 +32,14 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
     path = None if settings.real_data is None else settings.real_data / FILE
     if path is None or not path.is_file():
         return Outcome({"skipped": f"{FILE} is not there; expected it in TTM_REAL_DATA or ../shared/data"})
-    whole = read_trajectory(path)
+    whole = load_trajectory(path)
     fitted = whole.resample(subject.num_frames).resize(*subject.size)
     numbers = whole.object_ids
     image = subject.fit(photograph("coffee"))
-    names = [
-        ObjectPrompt(f"object {number}", f"the object {number} moves")
-        for number in range(1, max(numbers) + 1)
-    ]
+    names = [ObjectPrompt(f"object {number}", f"the object {number} moves") for number in range(1, max(numbers) + 1)]
     prompt = " and ".join(item.local_prompt for item in names)
     plan = PromptPlan(prompt, ", ".join(item.local_prompt for item in names), tuple(names))
-    occupied, owned = tokens_of(fitted, len(names))
+    occupied, owned = subject.object_tokens(fitted, len(names))
     frames = subject.render(image, fitted, plan, sampling_seed(settings, "sa_v", item))
     row = {
         "annotated": len(numbers),
@@ -52,35 +48,9 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
         "token_sets": occupied,
         "token_owners": owned,
         "rendered": int(frames.shape[0]) if np.ptp(frames) > 0 else 0,
-        "visible_frames": {
-            str(number): int((fitted.ids == number).any(axis=(1, 2)).sum()) for number in numbers
-        },
+        "visible_frames": {str(number): int((fitted.ids == number).any(axis=(1, 2)).sum()) for number in numbers},
     }
     return Outcome(row, {"trajectory": fitted.to_video(), "generated": frames})
-
-
-def read_trajectory(path: Any) -> MaskTrajectory:
-    """The masklets of an SA-V annotation as a trajectory."""
-    from ttm.data.sa_v import load_trajectory
-
-    return load_trajectory(path)
-
-
-def tokens_of(
-    trajectory: MaskTrajectory, num_objects: int, patch: int = 16, group: int = 4
-) -> tuple[int, int]:
-    """How many objects keep a token: in the sets of masked cross-attention, as owners in self-attention."""
-    import torch
-
-    from ttm.models.masked_attention import object_token_mask, token_owner
-    from ttm.motion.token_grid import object_coverage
-
-    ids: NDArray[np.uint8] = trajectory.ids
-    grid = (1 + (trajectory.num_frames - 1) // group, trajectory.height // patch, trajectory.width // patch)
-    coverage = object_coverage(torch.from_numpy(ids)[None], num_objects, grid)
-    sets = object_token_mask(coverage).any(dim=1)[0]
-    owners = {int(number) for number in token_owner(coverage).unique() if number}
-    return int(sets.sum()), len(owners)
 
 
 def summarise(rows: Sequence[Row]) -> list[Figure]:
@@ -95,9 +65,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         note = f"of {count} objects: trajectory {steps[0]}, token sets {steps[1]}, owners {steps[2]}"
         note += f"; stage 2 rendered {row['rendered']} frames"
         kept = min(steps) / count if row["rendered"] else 0.0
-        figures.append(
-            Figure("SA-V trajectory, objects kept to the end", kept, count, unit="%", goal=1.0, note=note)
-        )
+        figures.append(Figure("SA-V trajectory, objects kept to the end", kept, count, unit="%", goal=1.0, note=note))
     return figures
 
 

@@ -1,5 +1,6 @@
 """Measure "segmentation": first-frame masks from the true first frame and the objects' phrases.
- IoU of each object's mask with its true mask, then the mean over all objects. A scene where the segmenter
+
+IoU of each object's mask with its true mask, then the mean over all objects. A scene where the segmenter
 says that it did not find a phrase counts 0 for each of its objects.
 """
 

@@ -62,9 +62,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         share_figure("stage 1 direction, one object", directed(single), goal=0.90),
         share_figure("stage 1 direction, 2-3 objects", directed(multi), goal=0.80),
         *by_motion(single + multi, MOTIONS),
-        mean_figure(
-            "stage 1 raw first two frames, IoU", [v for row in rows for v in row["first_two_iou"]], goal=0.85
-        ),
+        mean_figure("stage 1 raw first two frames, IoU", [v for row in rows for v in row["first_two_iou"]], goal=0.85),
         mean_figure(
             "  palette round trip, first two frames",
             [v for row in rows for v in row["first_two_palette_iou"]],

@@ -1,5 +1,6 @@
 """Measure "stage_two": motion to video, from the true first frame, trajectory and plan.
- Objects are found in the video by colour alone (:mod:`ttm.metrics.rendered_objects`; the detector sees no
+
+Objects are found in the video by colour alone (:mod:`ttm.metrics.rendered_objects`; the detector sees no
 trajectory), and compared with the trajectory: IoU a frame, the mean over frames, then over objects. The same
 on the autoencoder's round trip of the true video (what no stage 2 can beat) and on the true video (what the
 detector itself loses). The goal is a share of 90% of the round trip's figure. Beside it the PSNR of the video
@@ -50,8 +51,7 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
 def summarise(rows: Sequence[Row]) -> list[Figure]:
     """IoU over objects of the three videos, and the share that the goal is about."""
     figures = {
-        name: mean_figure(f"  on {text}, IoU", [v for row in rows for v in row[name]])
-        for name, text in _VIDEOS.items()
+        name: mean_figure(f"  on {text}, IoU", [v for row in rows for v in row[name]]) for name, text in _VIDEOS.items()
     }
     generated, reference = figures["generated"].value, figures["round_trip"].value
     share = None if generated is None or not reference else generated / reference

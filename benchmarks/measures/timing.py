@@ -1,5 +1,6 @@
 """Measure "timing": the command line on the embedded default, in a process of its own.
- ``ttm generate`` on one picture of the test world, run once to warm the disk's cache and once to measure:
+
+``ttm generate`` on one picture of the test world, run once to warm the disk's cache and once to measure:
 seconds by the wall clock for the whole command, and the seconds that its run.json gives for the parts
 (weights loaded). ``python -c "import ttm"``: the quickest of five, in seconds. Numbers of the machine and of
 what else it was doing: the report says how many processors and what load.
@@ -68,14 +69,10 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
     for row in rows:
         machine = f"{row['processors']} processors, load {row['load']:.1f}"
         if "import_seconds" in row:
-            figures.append(
-                Figure('python -c "import ttm"', row["import_seconds"], 5, "s", 0.3, True, machine)
-            )
+            figures.append(Figure('python -c "import ttm"', row["import_seconds"], 5, "s", 0.3, True, machine))
             continue
         parts = {name: value for name, value in row["parts"].items() if name in _SAMPLED}
-        figures.append(
-            Figure("ttm generate, weights loaded", sum(parts.values()), 1, "s", 30.0, True, machine)
-        )
+        figures.append(Figure("ttm generate, weights loaded", sum(parts.values()), 1, "s", 30.0, True, machine))
         figures.append(Figure("  the whole command, start and loading included", row["wall_seconds"], 1, "s"))
         figures += [Figure(f"  {name}", value, 1, "s") for name, value in parts.items()]
     return figures

@@ -1,5 +1,6 @@
 """Measure "tracking": the true first-frame masks followed through the true video.
- J of video object segmentation: IoU a frame over frames 1 to T - 1 (frame 0 is given), the mean over frames,
+
+J of video object segmentation: IoU a frame over frames 1 to T - 1 (frame 0 is given), the mean over frames,
 then over all objects.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from ttm.metrics.displacement import centroids, check_heading, check_motion
 SIDE, COUNT = 64, 9
 
 
-def discs(places: list[tuple[float, float]], radii: list[float] | None = None) -> np.ndarray:
+def discs(places: Sequence[tuple[float, float]], radii: list[float] | None = None) -> np.ndarray:
     """Ids [T, H, W] of one disc with id 1."""
     y, x = np.mgrid[:SIDE, :SIDE]
     sizes = radii or [6.0] * len(places)
@@ -31,9 +33,7 @@ def test_centroids_of_a_box_and_of_nothing() -> None:
     assert np.isnan(centroids(ids, 3)[1]).all()
 
 
-@pytest.mark.parametrize(
-    ("motion", "dx", "dy"), [("left", -20, 0), ("right", 20, 0), ("up", 0, -20), ("down", 0, 20)]
-)
+@pytest.mark.parametrize(("motion", "dx", "dy"), [("left", -20, 0), ("right", 20, 0), ("up", 0, -20), ("down", 0, 20)])
 def test_each_direction_is_right_in_its_own_sense_alone(motion: str, dx: float, dy: float) -> None:
     truth = line(dx, dy)
     assert check_motion(truth, truth, 1, motion).right
@@ -56,7 +56,7 @@ def test_stays_means_under_five_percent_in_every_frame() -> None:
     truth = line(0, 0)
     assert check_motion(line(0, 3), truth, 1, "stays").right
     assert not check_motion(line(0, 5), truth, 1, "stays").right
-    away_and_back = discs([(32, 32)] * 4 + [(42, 32)] + [(32, 32)] * 4)
+    away_and_back = discs([(32.0, 32.0)] * 4 + [(42.0, 32.0)] + [(32.0, 32.0)] * 4)
     assert not check_motion(away_and_back, truth, 1, "stays").right
 
 

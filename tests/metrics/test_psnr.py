@@ -13,9 +13,7 @@ from ttm.metrics.psnr import psnr
 def test_a_constant_error_has_the_closed_form() -> None:
     reference = np.full((3, 8, 8, 3), 100, np.uint8)
     assert psnr(reference + 5, reference) == pytest.approx(20 * math.log10(255 / 5))
-    assert psnr(reference - 5, reference) == pytest.approx(20 * math.log10(255 / 5)), (
-        "no wrap-around of uint8"
-    )
+    assert psnr(reference - 5, reference) == pytest.approx(20 * math.log10(255 / 5)), "no wrap-around of uint8"
 
 
 def test_equal_pixels_are_infinite_and_black_against_white_is_zero() -> None:

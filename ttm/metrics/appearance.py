@@ -1,13 +1,14 @@
-"""Whether an object changes its appearance as asked, where a mask cannot show it: turns a colour, spins,
-flashes.
- Two clips of the same object on the same path are known: one in which it only moves (``still``), one in which
-it also changes as asked (``changed``). Per pixel, their difference is the change that was asked. The score of
-a video is how much of that change it shows, by least squares over the pixels where the object is visible:
+"""Whether an object changes its appearance as asked where a mask can't show it: turns a colour, spins, flashes.
 
-    score = <video - still, changed - still> / |changed - still|^2
- 0 = it only moves, 1 = it changes just as asked; the boundary at 1/2 is the same as asking which of the two
-clips the video is closer to (Euclidean, in RGB). Only what changes over time is compared: a constant shift of
-an object's colour, which an autoencoder causes, is removed by taking the mean over frame 0 off first.
+Three clips of the same place are known: the object only moves (``still``), it also changes as asked
+(``changed``), it is not there (``absent``; so that a video which leaves the object behind does not pass by the
+chance colours of the background). Every pixel of the region where the object should be visible votes, in every
+frame, for the clip whose colour it is closest to (Euclidean, in RGB), with a weight that says how visible the
+change is there: the distance between ``changed`` and ``still``. The object does it when ``changed`` gets at least
+half of the votes.
+
+The clips are alike in frame 0, and only what changes over time is compared: a constant shift of an object's
+colour, which an autoencoder causes, is taken off first (the mean difference from ``still`` in frame 0).
 
 Letters: T frames, H W pixels.
 """
@@ -18,9 +19,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 DOES_IT = 0.5
-"""Least score of an object that changes as asked."""
+"""Least share of the votes of an object that changes as asked."""
 MIN_CONTRAST = 12.0
 """Least root-mean-square difference of the two clips, units of 0..255, for a change to count as visible."""
+
+
+def changed_share(
+    frames: NDArray[np.uint8],
+    still: NDArray[np.uint8],
+    changed: NDArray[np.uint8],
+    absent: NDArray[np.uint8],
+    where: NDArray[np.bool_],
+) -> float:
+    """The share, 0 to 1, of the votes that say the object changes as asked (the rule stands above).
+
+    Args:
+        frames: the video to judge, uint8 [T, H, W, 3].
+        still: uint8 [T, H, W, 3], the object only moves.
+        changed: uint8 [T, H, W, 3], the object also changes as asked.
+        absent: uint8 [T, H, W, 3], the object is not there.
+        where: bool [T, H, W], where the object is visible.
+
+    Raises:
+        ValueError: shapes that do not fit, no True pixel, or a change that nothing shows.
+    """
+    unchanged, asked = _inside(still, where, "still"), _inside(changed, where, "changed")
+    weight = np.linalg.norm(asked - unchanged, axis=-1)
+    if not weight.any():
+        raise ValueError("still and changed are equal where the object is visible; there is no change to see.")
+    video = _inside(frames, where, "frames")
+    first = int(np.count_nonzero(where[0]))  # ``where`` selects frame by frame: its first pixels are frame 0's
+    if first:
+        video = video - (video - unchanged)[:first].mean(axis=0)
+    known = np.stack([asked, unchanged, _inside(absent, where, "absent")])
+    nearest = ((video - known) ** 2).sum(axis=-1).argmin(axis=0)
+    return float(weight[nearest == 0].sum() / weight.sum())
 
 
 def change_contrast(still: NDArray[np.uint8], changed: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
@@ -36,33 +69,6 @@ def change_contrast(still: NDArray[np.uint8], changed: NDArray[np.uint8], where:
     """
     asked = _inside(changed, where, "changed") - _inside(still, where, "still")
     return float(np.sqrt((asked**2).mean()))
-
-
-def change_score(
-    frames: NDArray[np.uint8], still: NDArray[np.uint8], changed: NDArray[np.uint8], where: NDArray[np.bool_]
-) -> float:
-    """How much of the asked change a video shows: 0 none, 1 all of it.
-
-    Args:
-        frames: the video to judge, uint8 [T, H, W, 3].
-        still: uint8 [T, H, W, 3], the object only moves.
-        changed: uint8 [T, H, W, 3], the object also changes as asked.
-        where: bool [T, H, W], where the object is visible; frame 0 included.
-
-    Raises:
-        ValueError: shapes that do not fit, no True pixel, or two clips that do not differ there.
-    """
-    asked = _inside(changed, where, "changed") - _inside(still, where, "still")
-    seen = _inside(frames, where, "frames") - _inside(still, where, "still")
-    weight = float((asked**2).sum())
-    if weight == 0:
-        raise ValueError(
-            "still and changed are equal where the object is visible; there is no change to look for."
-        )
-    first = int(np.count_nonzero(where[0]))
-    if first:  # `where` selects frame by frame: its first pixels are those of frame 0
-        seen = seen - (seen[:first] - asked[:first]).mean(axis=0)
-    return float((seen * asked).sum() / weight)
 
 
 def _inside(clip: NDArray[np.uint8], where: NDArray[np.bool_], name: str) -> NDArray[np.float64]:

@@ -104,14 +104,10 @@ def check_motion(prediction: ArrayLike, truth: ArrayLike, object_id: int, motion
         raise ValueError(f"motion is {motion!r}; expected one of {MOTIONS}.")
     judged, true = _clip(prediction, "prediction"), _clip(truth, "truth")
     if judged.shape != true.shape:
-        raise ValueError(
-            f"prediction has shape {list(judged.shape)}, truth {list(true.shape)}; expected equal shapes."
-        )
+        raise ValueError(f"prediction has shape {list(judged.shape)}, truth {list(true.shape)}; expected equal shapes.")
     true_area = np.count_nonzero(true == object_id, axis=(1, 2))
     if true_area[0] == 0:
-        raise ValueError(
-            f"Frame 0 of the truth does not show object {object_id}; there is no start to measure from."
-        )
+        raise ValueError(f"Frame 0 of the truth does not show object {object_id}; there is no start to measure from.")
     shown = np.flatnonzero(true_area >= END_AREA * true_area[0])
     end = int(shown[-1])
     area = np.count_nonzero(judged == object_id, axis=(1, 2))
@@ -131,9 +127,7 @@ def check_motion(prediction: ArrayLike, truth: ArrayLike, object_id: int, motion
     distance = np.hypot(*(moved[shown] - true_moved[shown]).T)
     missing = bool(np.isnan(distance).any())
     reach = float(np.nanmax(distance)) / max(true.shape[1:])
-    return MotionCheck(
-        motion, right=not missing and reach < STAYS_WITHIN, lost=missing, angle=None, share=reach
-    )
+    return MotionCheck(motion, right=not missing and reach < STAYS_WITHIN, lost=missing, angle=None, share=reach)
 
 
 def check_heading(ids: ArrayLike, object_id: int, motion: str, min_distance: float = 0.1) -> MotionCheck:

@@ -30,8 +30,9 @@ def mask_iou(prediction: ArrayLike, truth: ArrayLike) -> float:
 
 def object_iou(prediction: ArrayLike, truth: ArrayLike, object_id: int) -> float:
     """One object's region similarity J over a clip: the mean over frames of its mask's IoU.
- Frames where the object is in neither clip say nothing and are left out; frames where it is in one of the two
-    count 0. An object in no frame of either clip: 1.0.
+
+    Frames where the object is in neither clip say nothing and are left out; frames where it is in one of the
+    two count 0. An object in no frame of either clip: 1.0.
 
     Args:
         prediction: integer ids [T, H, W], or [H, W] for a single image.

@@ -33,9 +33,7 @@ def psnr(image: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None) 
     """
     first, second = _pixels(image, "image"), _pixels(reference, "reference")
     if first.shape != second.shape:
-        raise ValueError(
-            f"image has shape {list(first.shape)}, reference {list(second.shape)}; expected equal shapes."
-        )
+        raise ValueError(f"image has shape {list(first.shape)}, reference {list(second.shape)}; expected equal shapes.")
     error = (first.astype(np.float32) - second.astype(np.float32)) ** 2
     if mask is not None:
         where = np.asarray(mask)

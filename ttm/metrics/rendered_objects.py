@@ -1,9 +1,11 @@
 """Where the objects of a known scene are in a video, judged by colour alone.
- The detector sees no mask and no trajectory. It knows what the place looks like without objects (the plate)
+
+The detector sees no mask and no trajectory. It knows what the place looks like without objects (the plate)
 and which colours each object has (12 cluster centres over the object's true pixels of all frames). A pixel
 belongs to what it is closest to in RGB, after each map of distances is smoothed a little (Gaussian, 0.7 px):
 the plate's pixel at the same place, or the nearest colour of an object.
- An autoencoder blurs, so a video that came through one is compared with the plate that came through it too.
+
+An autoencoder blurs, so a video that came through one is compared with the plate that came through it too.
 Where an object has the colours of what is behind it no detector of this kind can tell them apart: always
 report the measure on the true video, and on the autoencoder's round trip of the true video, beside that on a
 generated one.
@@ -97,9 +99,7 @@ def largest_pieces(ids: ArrayLike) -> NDArray[np.uint8]:
         for number in np.unique(frame):
             if number == 0:
                 continue
-            _, labels, stats, _ = cv2.connectedComponentsWithStats(
-                (frame == number).astype(np.uint8), connectivity=8
-            )
+            _, labels, stats, _ = cv2.connectedComponentsWithStats((frame == number).astype(np.uint8), connectivity=8)
             largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
             kept[t][labels == largest] = number
     return kept

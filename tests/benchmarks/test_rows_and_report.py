@@ -1,0 +1,164 @@
+"""What a run leaves on the disk: rows that survive a kill, reports that are whole, tables with N."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.measure import (
+    Figure,
+    Measure,
+    Outcome,
+    Row,
+    Settings,
+    mean_figure,
+    sampling_seed,
+    share_figure,
+)
+from benchmarks.progress import TimeLeft, format_seconds
+from benchmarks.report import format_table, write_report
+from benchmarks.rows import RowFile, fingerprint, plain
+from benchmarks.run import run_measures, write_sheet
+from benchmarks.sheets import strip
+from benchmarks.suites import SUITES, choose
+
+
+class Killed(BaseException):
+    """As abrupt as a kill can be made within a test."""
+
+
+def counting(calls: list[str], fail_at: str | None = None) -> Measure:
+    """A measure that notes each item it is asked for."""
+
+    def measure(subject: Any, settings: Settings, item: str) -> Outcome:
+        if item == fail_at:
+            raise Killed
+        calls.append(item)
+        return Outcome({"value": float(item)}, {"clip": np.zeros((3, 8, 8, 3), np.uint8)})
+
+    def summarise(rows: Sequence[Row]) -> list[Figure]:
+        return [mean_figure("values", [row["value"] for row in rows])]
+
+    return Measure("counting", lambda settings: ["1", "2", "3", "4"], measure, summarise, samplings=1)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    calls: list[str] = []
+    with pytest.raises(Killed):
+        run_measures(None, Settings(), [counting(calls, fail_at="3")], tmp_path, "same")  # type: ignore[arg-type]
+    with open(tmp_path / "rows.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"measure": "counting", "item": "3", "row": {"val')  # cut off in the middle of a line
+    figures = run_measures(None, Settings(), [counting(calls)], tmp_path, "same")  # type: ignore[arg-type]
+    assert calls == ["1", "2", "3", "4"], "each item was measured once"
+    assert figures == [Figure("values", 2.5, 4)]
+    assert len((tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+
+
+def test_rows_of_other_weights_are_set_aside(tmp_path: Path) -> None:
+    calls: list[str] = []
+    run_measures(None, Settings(), [counting(calls)], tmp_path, "old weights")  # type: ignore[arg-type]
+    run_measures(None, Settings(), [counting(calls)], tmp_path, "new weights")  # type: ignore[arg-type]
+    assert len(calls) == 8
+    assert (tmp_path / "rows.jsonl.old").is_file()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    first = RowFile(tmp_path / "rows.jsonl", "a")
+    with pytest.raises(ValueError, match="one at a time"):
+        RowFile(tmp_path / "rows.jsonl", "a")
+    first.close()
+    RowFile(tmp_path / "rows.jsonl", "a").close()
+
+
+def test_the_fingerprint_follows_settings_and_contents(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"one")
+    before = fingerprint({"seed": 0}, [weights])
+    assert fingerprint({"seed": 0}, [weights]) == before
+    assert fingerprint({"seed": 1}, [weights]) != before
+    weights.write_bytes(b"two")
+    assert fingerprint({"seed": 0}, [weights]) != before
+
+
+def test_rows_hold_plain_values_only() -> None:
+    row = plain({"a": np.float32(0.5), "b": [np.int64(3), float("nan")], "c": np.True_, "d": float("inf")})
+    assert json.loads(json.dumps(row, allow_nan=False)) == {"a": 0.5, "b": [3, None], "c": True, "d": 1e9}
+
+
+def test_the_table_prints_n_goal_and_verdict() -> None:
+    table = format_table(
+        [
+            share_figure("direction", [True, True, False], goal=0.9),
+            Figure("wrong one", 0.05, 20, "%", 0.1, at_most=True),
+            Figure("psnr", 25.0, 64, "dB", 24.0),
+            Figure("real", None, 0, note="skipped: no file"),
+        ]
+    ).splitlines()
+    assert "66.7%" in table[2] and " 3 " in table[2] and ">= 90.0%" in table[2] and "NOT reached" in table[2]
+    assert "5.0%" in table[3] and "<= 10.0%" in table[3] and "NOT" not in table[3]
+    assert "25.00 dB" in table[4] and "64" in table[4]
+    assert "skipped: no file" in table[5]
+
+
+def test_means_leave_out_what_is_no_number() -> None:
+    assert mean_figure("x", [1.0, None, float("nan"), 3.0]) == Figure("x", 2.0, 2)
+    assert mean_figure("x", []).value is None
+    assert mean_figure("x", [float("inf")]).value == 100, "a perfect PSNR does not swallow the mean"
+    assert Figure("x", None, 0, goal=1.0).reached is None
+
+
+def test_seeds_differ_by_measure_item_and_seed_and_never_by_run() -> None:
+    seeds = {
+        sampling_seed(Settings(seed=seed), measure, item)
+        for seed in (0, 1)
+        for measure in ("stage_one", "stage_two")
+        for item in ("single-000", "single-001")
+    }
+    assert len(seeds) == 8
+    assert sampling_seed(Settings(), "stage_one", "single-000") == sampling_seed(Settings(), "stage_one", "single-000")
+
+
+def test_a_report_is_whole_json(tmp_path: Path) -> None:
+    write_report(tmp_path / "deep" / "report.json", {"figures": [Figure("x", 0.5, 2, goal=0.4).to_dict()]})
+    found = json.loads((tmp_path / "deep" / "report.json").read_text(encoding="utf-8"))
+    assert found["figures"][0]["reached"] is True and found["figures"][0]["count"] == 2
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.json"]
+
+
+def test_time_left_is_learnt_and_carried_to_what_has_not_begun() -> None:
+    clock = TimeLeft({"a": 3, "b": 2}, {"a": 1, "b": 2})
+    assert clock.seconds() is None
+    clock.done("a", 4.0)
+    assert clock.seconds() == pytest.approx(2 * 4 + 2 * 2 * 4)
+    clock.done("b", 6.0)
+    assert clock.seconds() == pytest.approx(2 * 4 + 6)
+    assert format_seconds(None) == "?" and format_seconds(30) == "30 s" and format_seconds(120) == "2.0 min"
+
+
+def test_pictures_of_the_run(tmp_path: Path) -> None:
+    clips = {"true": np.full((9, 16, 24, 3), 200, np.uint8), "made": np.full((1, 16, 24, 3), 10, np.uint8)}
+    picture = strip("a title", clips)
+    assert np.asarray(picture)[16, 131].tolist() == [200, 200, 200]
+    assert np.asarray(picture)[16 + 18, 131].tolist() == [10, 10, 10]
+    (tmp_path / "strips").mkdir()
+    for name in ("stage_one-x", "real-dog"):
+        picture.save(tmp_path / "strips" / f"{name}.png")
+    write_sheet(tmp_path)
+    sheet = Image.open(tmp_path / "contact_sheet.png")
+    assert sheet.width >= 2 * picture.width and sheet.height >= picture.height
+
+
+def test_measures_are_chosen_by_name_in_the_order_of_the_suite() -> None:
+    names = [measure.name for measure in choose("synthetic", None)]
+    assert names == [measure.name for measure in SUITES["synthetic"]] and len(set(names)) == len(names)
+    assert [m.name for m in choose("synthetic", ["stage_two", "autoencoder"])] == ["autoencoder", "stage_two"]
+    with pytest.raises(ValueError, match="expected some of"):
+        choose("synthetic", ["stage_tow"])
+    with pytest.raises(ValueError, match="expected one of"):
+        choose("imaginary", None)
