@@ -18,9 +18,6 @@ from ttm.objects import PromptPlan
 if TYPE_CHECKING:
     from ttm.pipelines.image_to_video import Pipeline
 
-COLUMNS = 6
-"""Frames of each motion on the sheet, the first and the last among them."""
-
 
 @dataclass(frozen=True)
 class Preview:
@@ -84,17 +81,11 @@ def draw(pipe: Pipeline, inputs: Inputs, sampling: Sampling, count: int, progres
 
 
 def sheet(preview: Preview) -> NDArray[np.uint8]:
-    """The motions over the first frame, one a row, uint8 [H, W, 3]."""
-    from ttm.visualization import labelled_rows
+    """The motions, one a row: their paths over the first frame, then a few frames; uint8 [H, W, 3]."""
+    from ttm.visualization import preview_sheet
 
-    rows = {}
-    for seed, trajectory in preview.trajectories.items():
-        still = np.repeat(preview.first_frame[None], trajectory.num_frames, axis=0)
-        shown = (
-            np.linspace(0, trajectory.num_frames - 1, min(COLUMNS, trajectory.num_frames)).round().astype(int)
-        )
-        rows[f"seed {seed}"] = trajectory.overlay(still)[shown]
-    return labelled_rows(rows)
+    rows = {f"seed {seed}": trajectory for seed, trajectory in preview.trajectories.items()}
+    return preview_sheet(preview.first_frame, rows, preview.plan)
 
 
 def write(folder: Path, preview: Preview, record: dict[str, Any]) -> None:
