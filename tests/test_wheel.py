@@ -19,9 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     source = tmp_path_factory.mktemp("source")
     files = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     for folder in ("ttm", "stages", "tools", "benchmarks", "configs", "tests"):
-        files += [
-            path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-        ]
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     for path in files:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_every_file_of_the_library_is_in_the_wheel(wheel: set[str]) -> None:
-    library = {
-        path for path in (ROOT / "ttm").rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    }
+    library = {path for path in (ROOT / "ttm").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {path.relative_to(ROOT).as_posix() for path in library} - wheel == set()
     assert "ttm/pretrained/ttm-tiny/deep/er/model.safetensors" in wheel
 

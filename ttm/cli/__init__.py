@@ -62,7 +62,5 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"{text} (is through-the-mask wholly installed? `ttm doctor` tells)"
     if type(error).__name__ == "OutOfMemoryError":
-        return (
-            "The device ran out of memory; try --dtype bfloat16, or less of --num-frames, --height, --width."
-        )
+        return "The device ran out of memory; try --dtype bfloat16, or less of --num-frames, --height, --width."
     return f"{type(error).__name__}: {text} (unexpected; --debug shows where)"

@@ -152,9 +152,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     size.add_argument("--num-frames", metavar="N", type=whole_number(1))
     size.add_argument("--height", metavar="PX", type=whole_number(1))
     size.add_argument("--width", metavar="PX", type=whole_number(1))
-    size.add_argument(
-        "--steps", metavar="N", type=whole_number(1, 1000), help="denoising steps of each stage"
-    )
+    size.add_argument("--steps", metavar="N", type=whole_number(1, 1000), help="denoising steps of each stage")
     size.add_argument("--guidance-scale", metavar="S", type=scale, help="how strongly the text is followed")
     size.add_argument(
         "--image-guidance-scale", metavar="S", type=scale, help="how strongly the image and the masks are"
@@ -185,9 +183,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         "phrase), overlay.png and segment.json.",
     )
     page.add_argument("image", metavar="IMAGE")
-    page.add_argument(
-        "phrases", metavar="PHRASE", nargs="+", type=words, help='what to find: "red ball" "blue square"'
-    )
+    page.add_argument("phrases", metavar="PHRASE", nargs="+", type=words, help='what to find: "red ball" "blue square"')
     _add_output(page, "the folder to write")
     _add_model(page)
 
@@ -208,8 +204,6 @@ def _add_output(page: argparse.ArgumentParser, what: str) -> None:
 
 def _add_model(page: argparse.ArgumentParser) -> None:
     model = page.add_argument_group("model")
-    model.add_argument(
-        "--model", default="ttm-tiny", help="ttm-tiny (embedded, default), a folder, or a Hub id"
-    )
+    model.add_argument("--model", default="ttm-tiny", help="ttm-tiny (embedded, default), a folder, or a Hub id")
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
     model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32")

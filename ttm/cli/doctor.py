@@ -97,9 +97,7 @@ def _device() -> tuple[list[str], bool]:
     if torch.backends.mps.is_available():
         lines.append(_row("mps", "available"))
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    lines.append(
-        _row("ttm generate runs on", chosen, f"{torch.get_num_threads()} threads" if chosen == "cpu" else "")
-    )
+    lines.append(_row("ttm generate runs on", chosen, f"{torch.get_num_threads()} threads" if chosen == "cpu" else ""))
     return lines, True
 
 
@@ -120,9 +118,7 @@ def _memory() -> tuple[int, int] | None:
 
 def _weights() -> tuple[list[str], bool]:
     embedded = embedded_weights()
-    lines = [_describe(weights) for weights in embedded] or [
-        _row("ttm-tiny", "MISSING", "the embedded default")
-    ]
+    lines = [_describe(weights) for weights in embedded] or [_row("ttm-tiny", "MISSING", "the embedded default")]
     hub_folder, on_hub = hub_weights()
     lines += ["", f"Hub cache {hub_folder}{'' if on_hub else ': nothing there'}", *map(_describe, on_hub)]
     torch_folder, in_torch = torch_hub_weights()
@@ -131,9 +127,7 @@ def _weights() -> tuple[list[str], bool]:
         f"torch hub {torch_folder}{'' if in_torch else ': nothing there'}",
         *map(_describe, in_torch),
     ]
-    whole = any(weights.name == "ttm-tiny" for weights in embedded) and all(
-        not weights.fault for weights in embedded
-    )
+    whole = any(weights.name == "ttm-tiny" for weights in embedded) and all(not weights.fault for weights in embedded)
     return lines, whole
 
 

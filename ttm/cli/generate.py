@@ -243,9 +243,7 @@ def _check_usage(arguments: Namespace) -> None:
     if arguments.preview and arguments.trajectory:
         raise CommandError("--preview draws what --trajectory would skip; expected one of them.", EXIT_USAGE)
     if arguments.trajectory and arguments.num_frames:
-        raise CommandError(
-            "--trajectory brings its own number of frames; leave out --num-frames.", EXIT_USAGE
-        )
+        raise CommandError("--trajectory brings its own number of frames; leave out --num-frames.", EXIT_USAGE)
 
 
 def _read(arguments: Namespace) -> Inputs:
@@ -255,9 +253,7 @@ def _read(arguments: Namespace) -> Inputs:
             f"PROMPT and {arguments.plan} say different things; leave out PROMPT, for the plan holds one.",
             EXIT_USAGE,
         )
-    if (
-        plan is None
-    ):  # without a model, in no time: a sentence that names nothing should not wait for the weights
+    if plan is None:  # without a model, in no time: a sentence that names nothing should not wait for the weights
         from ttm.prompt_planner import RulePlanner
 
         plan = RulePlanner().plan(arguments.prompt)

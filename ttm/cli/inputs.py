@@ -58,12 +58,8 @@ def read_masks(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]
         else:
             wrong = [path for path, array in zip(paths, arrays, strict=True) if array.dtype != bool]
             if wrong:
-                raise CommandError(
-                    f"{wrong[0]} holds ids; expected it alone, or black-and-white pictures alone."
-                )
-            ids = ids_from_masks(
-                [mask for array in arrays for mask in np.atleast_3d(array.T).T], name="--mask"
-            )
+                raise CommandError(f"{wrong[0]} holds ids; expected it alone, or black-and-white pictures alone.")
+            ids = ids_from_masks([mask for array in arrays for mask in np.atleast_3d(array.T).T], name="--mask")
     except ValueError as error:
         raise CommandError(str(error)) from error
     if not ids.any():
@@ -116,14 +112,10 @@ def _mask_array(path: Path) -> NDArray[np.generic]:
             array = np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise CommandError(f"{path} is no plain NumPy array, or is damaged ({error}).") from error
-        whole = (array.dtype.kind in "iu" and array.ndim == 2) or (
-            array.dtype == bool and array.ndim in (2, 3)
-        )
+        whole = (array.dtype.kind in "iu" and array.ndim == 2) or (array.dtype == bool and array.ndim in (2, 3))
         if not whole or array.size == 0:
             shape = f"{array.dtype} {list(array.shape)}"
-            raise CommandError(
-                f"{path} holds {shape}; expected integers [H, W] or booleans [H, W] or [L, H, W]."
-            )
+            raise CommandError(f"{path} holds {shape}; expected integers [H, W] or booleans [H, W] or [L, H, W].")
         return array
     picture = _open(path, "a mask (PNG or NPY)")
     if picture.mode in ("RGB", "RGBA"):
@@ -145,9 +137,7 @@ def _from_colours(pixels: NDArray[np.uint8], path: Path) -> NDArray[np.generic]:
         return pixels[..., 0].astype(bool)
     same = (pixels[:, :, None, :] == PALETTE).all(axis=-1)
     if not same.any(axis=-1).all():
-        raise CommandError(
-            f"{path} is a colour picture; expected ids, black and white, or the palette's colours."
-        )
+        raise CommandError(f"{path} is a colour picture; expected ids, black and white, or the palette's colours.")
     return same.argmax(axis=-1).astype(np.uint8)
 
 

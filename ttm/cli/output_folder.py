@@ -35,9 +35,7 @@ def check_output(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         raise CommandError(f"{folder} is a file; expected a folder, or a path where none is yet.")
     there = sorted(name for name in names if (folder / name).exists())
     if there and not overwrite:
-        raise CommandError(
-            f"{folder} holds {', '.join(there)} already; give another -o, or --overwrite to replace."
-        )
+        raise CommandError(f"{folder} holds {', '.join(there)} already; give another -o, or --overwrite to replace.")
     ground = _existing(folder)
     if not ground.is_dir():
         raise CommandError(f"{ground} is a file; {folder} can't be made inside it.")
@@ -74,9 +72,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         _discard(filling, made)
         if error.errno == errno.ENOSPC:
             raise CommandError(f"The disk of {parent} is full; nothing was written.") from error
-        raise CommandError(
-            f"{folder} can't be written ({error.strerror or error}); nothing was written."
-        ) from error
+        raise CommandError(f"{folder} can't be written ({error.strerror or error}); nothing was written.") from error
     except BaseException:
         _discard(filling, made)
         raise

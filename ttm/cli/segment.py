@@ -38,9 +38,7 @@ def run(arguments: Namespace) -> int:
     with written_whole(folder) as filling:
         ids_picture(ids).save(filling / "ids.png")
         Image.fromarray(MaskTrajectory(ids[None]).overlay(image[None])[0]).save(filling / "overlay.png")
-        write_json(
-            filling / "segment.json", {"image": arguments.image, "model": arguments.model, "objects": rows}
-        )
+        write_json(filling / "segment.json", {"image": arguments.image, "model": arguments.model, "objects": rows})
     for row in rows:
         print(f"{row['id']:>2}  {row['phrase']}  {row['share_of_image']:.1%} of the image")
     print(folder / "ids.png")

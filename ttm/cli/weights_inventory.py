@@ -39,16 +39,12 @@ def hub_weights() -> tuple[Path, list[Weights]]:
     home = Path(os.environ.get("HF_HOME") or _cache_home() / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     folders = sorted(path for path in cache.glob("models--*") if path.is_dir())
-    return cache, [
-        _inspect(folder.name.removeprefix("models--").replace("--", "/"), folder) for folder in folders
-    ]
+    return cache, [_inspect(folder.name.removeprefix("models--").replace("--", "/"), folder) for folder in folders]
 
 
 def torch_hub_weights() -> tuple[Path, list[Weights]]:
     """torch's checkpoint folder and the files in it (torchvision's RAFT, for one, comes to lie there)."""
-    folder = (
-        Path(os.environ.get("TORCH_HOME") or _cache_home() / "torch").expanduser() / "hub" / "checkpoints"
-    )
+    folder = Path(os.environ.get("TORCH_HOME") or _cache_home() / "torch").expanduser() / "hub" / "checkpoints"
     files = sorted(path for path in folder.glob("*") if path.is_file())
     return folder, [Weights(path.name, path, path.stat().st_size) for path in files]
 
@@ -73,9 +69,7 @@ def _inspect(name: str, folder: Path) -> Weights:
     size, fault = 0, ""
     for path in sorted(folder.rglob("*")):
         try:
-            if (
-                path.is_symlink() and path.exists()
-            ):  # the Hub's snapshots point at its blobs, counted once, as blobs
+            if path.is_symlink() and path.exists():  # the Hub's snapshots point at its blobs, counted once, as blobs
                 fault = fault or (safetensors_fault(path) if path.suffix == ".safetensors" else "")
             elif path.is_file():
                 size += path.stat().st_size
