@@ -27,13 +27,13 @@ class PipelineSubject:
 
     Args:
         pipe: the pipeline, on its device.
-        name: what to call it in a report.
+        source: what it was opened from: "ttm-tiny", a folder, or a Hub id; its last part names it in a report.
         sampling: arguments of every sampling that are not the pipeline's own (num_inference_steps,
             guidance_scale, …).
     """
 
-    def __init__(self, pipe: Any, name: str, sampling: dict[str, Any] | None = None) -> None:
-        self.pipe, self.name = pipe, name
+    def __init__(self, pipe: Any, source: str, sampling: dict[str, Any] | None = None) -> None:
+        self.pipe, self.source, self.name = pipe, source, Path(source).name or source
         self.size: Size = (int(pipe.config.height), int(pipe.config.width))
         self.num_frames = int(pipe.config.num_frames)
         self._sampling = {key: value for key, value in (sampling or {}).items() if value is not None}
@@ -105,7 +105,7 @@ def load_subject(model: str, device: str, sampling: dict[str, Any]) -> PipelineS
     pipe = Pipeline.from_pretrained(model)
     if device != "cpu":
         pipe = pipe.to(device)
-    return PipelineSubject(pipe, Path(model).name or model, sampling)
+    return PipelineSubject(pipe, model, sampling)
 
 
 def weight_files(pipe: Any) -> list[Path]:

@@ -39,11 +39,13 @@ class Subject(Protocol):
 
     Attributes:
         name: what to call it in a report.
+        source: what it was opened from: "ttm-tiny", a folder, or a Hub id.
         size: its working height and width, pixels.
         num_frames: T.
     """
 
     name: str
+    source: str
     size: Size
     num_frames: int
 

@@ -1,4 +1,4 @@
-"""Measure "timing": the command line on the embedded default, in a process of its own.
+"""Measure "timing": the command line, in a process of its own.
 
 ``ttm generate`` on one picture of the test world, run once to warm the disk's cache and once to measure:
 seconds by the wall clock for the whole command, and the seconds that its run.json gives for the parts
@@ -51,8 +51,12 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
             "-o",
             str(output),
         ]
-        command += ["--overwrite"]
-        wall = [_seconds(command) for _ in range(2)][-1]
+        command += ["--overwrite", "--model", subject.source]
+        try:
+            wall = [_seconds(command) for _ in range(2)][-1]
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip().splitlines()
+            return Outcome({"error": said[-1] if said else f"it ended with {error.returncode}", **machine})
         parts = json.loads((output / "run.json").read_text(encoding="utf-8")).get("seconds", {})
     return Outcome({"wall_seconds": wall, "parts": parts, **machine})
 
@@ -70,6 +74,9 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         machine = f"{row['processors']} processors, load {row['load']:.1f}"
         if "import_seconds" in row:
             figures.append(Figure('python -c "import ttm"', row["import_seconds"], 5, "s", 0.3, True, machine))
+            continue
+        if "error" in row:
+            figures.append(Figure("ttm generate, weights loaded", None, 0, "s", 30.0, True, f"failed: {row['error']}"))
             continue
         parts = {name: value for name, value in row["parts"].items() if name in _SAMPLED}
         figures.append(Figure("ttm generate, weights loaded", sum(parts.values()), 1, "s", 30.0, True, machine))

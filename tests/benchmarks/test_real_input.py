@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks.measure import Figure, Settings
-from benchmarks.measures import disc, real, sa_v
+from benchmarks.measures import disc, real, sa_v, timing
 from benchmarks.subject import Generated
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import ObjectPrompt, PromptPlan
@@ -154,3 +156,25 @@ def test_a_real_trajectory_keeps_its_objects_or_the_loss_is_seen(tmp_path: Path)
     subject.lost = 1
     (figure,) = figures(sa_v, subject, settings).values()
     assert figure.value == 0.5 and figure.reached is False and "owners 1" in figure.note
+
+
+def test_a_command_that_fails_is_said_and_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Somewhere(MovesTheMask):
+        source = "somewhere"
+
+    def run(command: list[str], **more: Any) -> None:
+        assert command[-2:] == ["--model", "somewhere"]
+        raise subprocess.CalledProcessError(2, command, stderr=b"loading\nerror: there is no such model")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    (figure,) = timing.summarise([timing.measure(Somewhere(), SETTINGS, "generate").row])  # type: ignore[arg-type]
+    assert figure.value is None and figure.note == "failed: error: there is no such model"
+
+
+def test_the_parts_of_a_run_are_added_up() -> None:
+    machine = {"processors": 2, "load": 0.5}
+    parts = {"load": 9.0, "plan": 0.1, "segment": 1.0, "image_to_motion": 4.0, "motion_to_video": 5.0}
+    rows = [{"wall_seconds": 25.0, "parts": parts, **machine}, {"import_seconds": 0.4, **machine}]
+    found = {figure.name.strip(): figure for figure in timing.summarise(rows)}
+    assert abs(found["ttm generate, weights loaded"].value - 10.1) < 1e-9, "loading is left out"
+    assert found["ttm generate, weights loaded"].reached and not found['python -c "import ttm"'].reached

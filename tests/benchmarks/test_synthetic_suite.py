@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,11 @@ def wrong() -> WrongObject:
     return WrongObject()
 
 
-def figures(module: Any, subject: Any, settings: Settings = SETTINGS) -> dict[str, Figure]:
+@cache
+def figures(module: Any, subject: Any) -> dict[str, Figure]:
     """All figures of a measure, by name without the indent."""
     measure = module.MEASURE
-    rows = [measure.measure(subject, settings, item).row for item in measure.items(settings)]
+    rows = [measure.measure(subject, SETTINGS, item).row for item in measure.items(SETTINGS)]
     return {figure.name.strip(): figure for figure in measure.summarise(rows)}
 
 
