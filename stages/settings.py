@@ -188,7 +188,7 @@ def load_settings(overrides: Sequence[str], config_dir: Path = CONFIG_DIR, confi
             raise ValueError(f"{text!r} can't be read; expected key=value. ({error})") from error
         if override.type is None or override.type.name not in ("CHANGE", "FORCE_ADD", "ADD") or "=" not in text:
             raise ValueError(f"{text!r} is no setting; expected key=value.")
-        key = str(override.key_or_group)
+        key: str = override.key_or_group
         if key not in known and not key.startswith(free):
             raise ValueError(unknown_key_message(key, known))
         if key in GROUPS:
