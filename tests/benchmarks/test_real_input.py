@@ -174,7 +174,7 @@ def test_a_command_that_fails_is_said_and_does_not_end_the_run(monkeypatch: pyte
 def test_the_parts_of_a_run_are_added_up() -> None:
     machine = {"processors": 2, "load": 0.5}
     parts = {"load": 9.0, "plan": 0.1, "segment": 1.0, "image_to_motion": 4.0, "motion_to_video": 5.0}
-    rows = [{"wall_seconds": 25.0, "parts": parts, **machine}, {"import_seconds": 0.4, **machine}]
+    rows: list[dict[str, Any]] = [{"wall_seconds": 25.0, "parts": parts, **machine}, {"import_seconds": 0.4, **machine}]
     found = {figure.name.strip(): figure for figure in timing.summarise(rows)}
-    assert abs(found["ttm generate, weights loaded"].value - 10.1) < 1e-9, "loading is left out"
+    assert value(found, "ttm generate") == pytest.approx(10.1), "loading is left out"
     assert found["ttm generate, weights loaded"].reached and not found['python -c "import ttm"'].reached
