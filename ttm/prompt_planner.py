@@ -62,10 +62,6 @@ class _Object:
     def phrase(self) -> str:
         return " ".join((*self.words, *self.details))
 
-    @property
-    def is_person(self) -> bool:
-        return any(word in lexicon.PERSONS for word in self.words)
-
     def text(self, *, spatial: bool) -> str:
         details = () if not spatial and describes_picture(self.details) else self.details
         name = " ".join(("the", *self.words, *details))
@@ -178,13 +174,22 @@ class _Scene:
                 return several[-1:]
             return self.objects[-2:]
         single = [item for item in self.objects if not item.plural]
-        # The latest that fits, and it fits better if the pronoun is one for its kind.
-        recent = sorted(single, key=lambda item: any(item is other for other in self.latest))
-        is_person = word in _PERSON_NOUNS
-        recent = [item for item in recent if item.is_person == is_person] or recent
-        if is_person and not recent:
+        if word in _PERSON_NOUNS and not single:
             return [_Object((_PERSON_NOUNS[word],), (), False)]
+        # The one that fits best; among those the latest.
+        recent = sorted(single, key=lambda item: (_fit(word, item), any(item is other for other in self.latest)))
         return recent[-1:]
+
+
+def _fit(pronoun: str, item: _Object) -> int:
+    """How well "it", "he" or "she" fits an object: 0 hardly, 1 well, 2 exactly."""
+    kinds = {"he": lexicon.MALE, "she": lexicon.FEMALE}
+    is_person = any(word in lexicon.PERSONS for word in item.words)
+    if pronoun not in kinds:
+        return int(not is_person)
+    if any(word in kinds[pronoun] for word in item.words):
+        return 2
+    return int(is_person and not any(word in lexicon.MALE | lexicon.FEMALE for word in item.words))
 
 
 def _names_same(item: _Object, words: tuple[str, ...], phrase: NounPhrase) -> bool:

@@ -161,8 +161,8 @@ class NounPhraseReader:
             after = self.at(place + 1)
             return is_adjective(after) or bool({"ing", "past"} & set(readings(after)))
         if bare_start:  # "waves crash" and "snow falls", but neither "moves left" nor "move left"
-            after = readings(self.at(place + 1))
-            return not kinds or ("third" in kinds and "base" in after) or ("base" in kinds and "third" in after)
+            following = readings(self.at(place + 1))
+            return not kinds or ("third" in kinds and "base" in following) or ("base" in kinds and "third" in following)
         if "third" in kinds and found:  # "the red circles move" against "the orange rolls"
             return self._action_later(place + 1)
         return True

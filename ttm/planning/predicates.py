@@ -8,7 +8,6 @@ from ttm.planning import words as lexicon
 from ttm.planning.noun_phrases import is_adverb
 from ttm.planning.verb_forms import conjugate
 
-
 _BESIDE = {"to the left of": "left", "to the right of": "right"}
 _RESTING = frozenset("be stay stand sit lie rest remain wait sleep".split())
 
@@ -85,9 +84,14 @@ def _to_side(words: list[str], index: int, article: bool = True) -> tuple[int, s
 
 def describes_picture(words: tuple[str, ...]) -> bool:
     """Whether details of a noun say where in the picture it is ("on the left"), not what it looks like."""
-    return bool(words) and words[0] in lexicon.STATIC_PREPOSITIONS and words[0] != "in" or any(
-        word in lexicon.PICTURE_NOUNS | {"left", "right", "middle", "center", "centre", "foreground", "distance"}
-        for word in words
+    return (
+        bool(words)
+        and words[0] in lexicon.STATIC_PREPOSITIONS
+        and words[0] != "in"
+        or any(
+            word in lexicon.PICTURE_NOUNS | {"left", "right", "middle", "center", "centre", "foreground", "distance"}
+            for word in words
+        )
     )
 
 

@@ -15,21 +15,22 @@ _CONTRACTIONS = (
     (re.compile(r"'ll\b"), " will"),
     (re.compile(r"\bi'd\b"), "i would"),
 )
-_SENTENCE_END = re.compile(r"[!?;\n]+|\.(?!\d)")
-_PAUSE = re.compile(r"[:()\[\]…]|--+|[–—]|\s-\s")  # noqa: RUF001
+_REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_SENTENCE_END = re.compile(r"[!?;]+|\n\s*\n|\.(?!\d)")
+_PAUSE = re.compile(r"[:…]|--+|[–—]|\s-\s")  # noqa: RUF001
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*|,")
 
 
 def sentences(text: str) -> list[list[str]]:
     """Split a text into sentences of lower-case words and commas.
 
-    Contractions are written out, "upwards" becomes "up", and a preposition of several words ("in front of") is
-    one item.
+    What stands in brackets is left out, contractions are written out, "upwards" becomes "up", and a preposition of
+    several words ("in front of") is one item.
     """
     text = text.lower().replace("\u2019", "'").replace("\u2018", "'")
     for pattern, replacement in _CONTRACTIONS:
         text = pattern.sub(replacement, text)
-    text = _PAUSE.sub(" , ", text)
+    text = _PAUSE.sub(" , ", _REMARK.sub(" ", text))
     split = [_WORD.findall(part) for part in _SENTENCE_END.split(text)]
     return [_join_prepositions([DIRECTION_SYNONYMS.get(word, word) for word in words]) for words in split if words]
 

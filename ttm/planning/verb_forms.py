@@ -15,7 +15,7 @@ _IRREGULAR_ING = {"lie": "lying", "tie": "tying", "die": "dying"}
 
 
 def third_person(base: str) -> str:
-    """"run" -> "runs": what one object does."""
+    """ "run" -> "runs": what one object does."""
     if base in _IRREGULAR_THIRD:
         return _IRREGULAR_THIRD[base]
     if base.endswith("y") and base[-2:-1] not in _VOWELS:

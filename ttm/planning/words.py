@@ -113,6 +113,9 @@ PERSONS = frozenset(
     cyclist skier swimmer athlete boxer juggler""".split()
 )
 
+FEMALE = frozenset("woman girl lady queen princess mother sister grandmother actress witch".split())
+MALE = frozenset("man boy guy king prince father brother grandfather actor wizard".split())
+
 BE_FORMS = frozenset("is are was were be been being am".split())
 HAVE_FORMS = frozenset("has have had".split())
 DO_FORMS = frozenset("does do did".split())
