@@ -150,12 +150,13 @@ class Settings:
     export_dtype: str = "float32"  # float32 | bfloat16 | float16, of the EMA model that a run ends with
 
 
-def _known_keys(node: Any, prefix: str = "") -> set[str]:
+def _known_keys(node: DictConfig, prefix: str = "") -> set[str]:
     keys: set[str] = set()
-    for key, value in node.items_ex(resolve=False) if isinstance(node, DictConfig) else node.items():
-        keys.add(f"{prefix}{key}")
+    for key, value in node.items_ex(resolve=False):
+        name = f"{prefix}{key!s}"
+        keys.add(name)
         if isinstance(value, DictConfig):
-            keys |= _known_keys(value, f"{prefix}{key}.")
+            keys |= _known_keys(value, f"{name}.")
     return keys
 
 

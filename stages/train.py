@@ -68,8 +68,8 @@ def run(settings: Settings) -> Finished:
     accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[patience])
     if accelerator.is_main_process:
         prepare_output(Path(settings.output_dir), 0)
-    task = build_task(settings, accelerator)
     model: Any = build_transformer(settings)
+    task = build_task(settings, accelerator, model.config)
     trainable_parameters(model, settings.host.trainable)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
@@ -91,11 +91,23 @@ def run(settings: Settings) -> Finished:
     return finished
 
 
-def build_task(settings: Settings, accelerator: Accelerator) -> Task:
-    """Fill and open the cache, embed the texts, and hand both to the stage."""
+def build_task(settings: Settings, accelerator: Accelerator, config: Any) -> Task:
+    """Fill and open the cache, embed the texts, and hand both to the stage.
+
+    Args:
+        config: of the transformer.
+
+    Raises:
+        ValueError: a component is missing, or the transformer was not made for this autoencoder and text encoder.
+    """
     data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
     vae = load_vae(pipeline, device)
     tokenizer, text_encoder = load_text(pipeline, device)  # before slow work, should one of them be missing
+    if (config.in_channels, config.text_dim) != (vae.config.z_dim, text_encoder.config.d_model):
+        raise ValueError(
+            f"The transformer takes {config.in_channels} latent channels and text of width {config.text_dim};"
+            f" expected {vae.config.z_dim} and {text_encoder.config.d_model}, those of {pipeline}."
+        )
     with accelerator.main_process_first():
         folder = cache_folder(data, vae)
     if data.encode_scenes:
@@ -117,8 +129,7 @@ def build_task(settings: Settings, accelerator: Accelerator) -> Task:
         )
     if first:
         return ImageToMotion(cache, texts, settings)
-    patch = settings.host.transformer.get("patch_size", [1, 2, 2])
-    return MotionToVideo(cache, texts, settings, patch)
+    return MotionToVideo(cache, texts, settings, config.patch_size)
 
 
 def _scenes_of_checkpoint(output: Path) -> int | None:
