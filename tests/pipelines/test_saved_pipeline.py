@@ -115,8 +115,9 @@ def test_weights_at_rest_in_half_precision_are_opened_in_single(pipe: Pipeline, 
     pipe.to(torch.bfloat16).save_pretrained(tmp_path)
     opened = Pipeline.from_pretrained(tmp_path)
     kept = Pipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    plain = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
     for name in ("vae", "text_encoder", "motion_transformer", "transformer"):
-        assert getattr(opened, name).dtype == torch.float32
+        assert getattr(opened, name).dtype == getattr(plain, name).dtype == torch.float32
         assert getattr(kept, name).dtype == torch.bfloat16
         for key, value in getattr(pipe, name).state_dict().items():
             assert torch.equal(getattr(opened, name).state_dict()[key], value.float())

@@ -113,7 +113,7 @@ class SavedPipeline(DiffusionPipeline):
             self.push_to_hub(kwargs.pop("repo_id", target.name), variant=variant, **kwargs)
 
     def _complete(self, folder: Path) -> None:
-        """Add ``pipeline.py``, and take from the JSON files where on this machine the models came from."""
+        """Add ``pipeline.py``; take out of the JSON files where on this machine the models came from."""
         cls = type(self)
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         # diffusers looks a component's class up only in modules that are imported already.
@@ -123,12 +123,18 @@ class SavedPipeline(DiffusionPipeline):
         (folder / f"{CUSTOM_PIPELINE}.py").write_text(text, encoding="utf-8")
         for path in folder.rglob("*.json"):
             values = json.loads(path.read_text(encoding="utf-8"))
-            if path.name == INDEX:
-                values["_class_name"] = [CUSTOM_PIPELINE, cls.__name__]
-            elif not isinstance(values, dict) or "_name_or_path" not in values:
+            if not isinstance(values, dict):
                 continue
-            values.pop("_name_or_path", None)
-            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            changed = {key: value for key, value in values.items() if key != "_name_or_path"}
+            if path.name == INDEX:
+                changed["_class_name"] = [CUSTOM_PIPELINE, cls.__name__]
+            if path.name == "config.json" and "architectures" in values:
+                # transformers computes in the dtype that stands here, diffusers in float32: let both do
+                # the same,
+                # whatever the weights rest in.
+                changed["dtype"] = "float32"
+            if changed != values:
+                path.write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _move_in(source: Path, target: Path) -> None:
