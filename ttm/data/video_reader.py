@@ -140,7 +140,7 @@ def _check_arguments(
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}; expected at least 1, or None for all.")
     if start < 0 or stride < 1:
-        raise ValueError(f"start is {start} and stride {stride}; expected at least 0 and 1.")
+        raise ValueError(f"start is {start}, stride is {stride}; expected at least 0 and 1.")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size is {size}; expected (height, width), each at least 1.")
     if backend not in ("auto", "decord", "pyav"):

@@ -17,7 +17,7 @@ _CONTRACTIONS = (
 )
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _SENTENCE_END = re.compile(r"[!?;]+|\n\s*\n|\.(?!\d)")
-_PAUSE = re.compile(r"[:…]|--+|[–—]|\s-\s")  # noqa: RUF001
+_PAUSE = re.compile(r"[:…]|--+|[–—]|\s-\s")
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*|,")
 
 
