@@ -11,9 +11,9 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from ttm.models.masked_attention import DENSE_UP_TO
+from ttm.models.masked_attention import DENSE_UP_TO, cross_mask
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
-from ttm.models.wan_block import MaskedSelfAttention
+from ttm.models.wan_block import MaskedCrossAttention, MaskedSelfAttention
 
 HOST: dict[str, Any] = {
     "patch_size": (1, 2, 2),
@@ -77,6 +77,13 @@ def run(model: torch.nn.Module, values: dict[str, Tensor]) -> Tensor:
 def test_before_training_it_computes_what_the_host_computes(region: str, changes: dict[str, Any]) -> None:
     host = make_host(**changes)
     model = MaskedWanTransformer3DModel.from_host(host, **EXTRA, region=region)
+    assert torch.equal(run(model, inputs()), run(host, plain(inputs())))
+
+
+def test_a_model_made_from_nothing_computes_what_its_host_part_computes() -> None:
+    torch.manual_seed(4)
+    model, host = MaskedWanTransformer3DModel(**HOST, **EXTRA).eval(), make_host()
+    host.load_state_dict({name: model.state_dict()[name] for name in host.state_dict()})
     assert torch.equal(run(model, inputs()), run(host, plain(inputs())))
 
 
@@ -218,6 +225,22 @@ def test_object_as_prompt_touches_its_own_tokens_alone() -> None:
     assert torch.equal(changed, values["object_coverage"][0, 0] > 0)
 
 
+@pytest.mark.parametrize(("index", "place"), [(0, 0), (0, 3), (1, 2)])
+def test_every_word_of_a_local_prompt_counts(index: int, place: int) -> None:
+    model, values = make_model(), inputs()
+    before = run(model, values)
+    values["local_encoder_hidden_states"][:, index, place] += 1
+    assert not torch.allclose(run(model, values), before, atol=1e-4)
+
+
+def test_a_token_without_a_key_does_not_get_the_projections_bias() -> None:
+    branch = MaskedCrossAttention(24, 2, 1e-6)
+    branch.to_out.bias.data.fill_(3.0)
+    occupancy = torch.tensor([[[True], [False]]])
+    out = branch(torch.randn(1, 2, 24), torch.randn(1, 4, 24), cross_mask(occupancy, torch.ones(1, 1, 4).bool()))
+    assert out[0, 0].eq(3).all() and out[0, 1].eq(0).all()
+
+
 def test_padding_of_a_local_prompt_changes_nothing() -> None:
     model, values = make_model(), inputs()
     before = run(model, values)
@@ -240,6 +263,26 @@ def test_the_unmasked_twin_has_as_many_parameters_and_lets_all_see_all() -> None
     assert torch.equal(run(twin, elsewhere), before)
     values["local_encoder_hidden_states"][:, 0] += 1
     assert tokens_that_differ(run(twin, values), before).all()
+
+
+@pytest.mark.parametrize("region", ["mask", "box", "none"])
+def test_masked_self_attention_reaches_over_the_region_alone(region: str) -> None:
+    model, values = make_model(region=region, masked_cross=False), inputs()
+    for block in model.blocks:
+        block.attn1.to_out[0].weight.data.zero_()
+    model.blocks[1].masked_attn1.to_out.weight.data.zero_()
+    # An L of three tokens in each frame, whose box holds a fourth; all else is background.
+    coverage = torch.zeros(2, 1, *GRID)
+    coverage[:, 0, :, 0, 0] = coverage[:, 0, :, 1, 0] = coverage[:, 0, :, 1, 1] = 1.0
+    values["object_coverage"] = coverage
+    del values["local_encoder_hidden_states"], values["local_attention_mask"]
+    before = run(model, values)
+    noisy = values["hidden_states"].clone()
+    noisy[:, :, 0, :2, :2] += 1  # the token at (0, 0) of frame 0
+    reached = tokens_that_differ(run(model, {**values, "hidden_states": noisy}), before)
+    expected = coverage[0, 0] > 0
+    expected[:, :2, :2] |= region == "box"
+    assert torch.equal(reached, expected | (region == "none"))
 
 
 def test_the_region_is_what_tells_mask_and_box_apart() -> None:
