@@ -118,3 +118,10 @@ def mean_figure(name: str, values: Sequence[float | None], **more: Any) -> Figur
 def share_figure(name: str, passed: Sequence[bool], **more: Any) -> Figure:
     """The share of True."""
     return Figure(name, float(np.mean(passed)) if len(passed) else None, len(passed), unit="%", **more)
+
+
+def errors_figure(name: str, rows: Sequence[Row]) -> Figure:
+    """The share of rows with an error, and the first one, so that no fault of the program passes for a result."""
+    errors = [str(row["error"]) for row in rows if row["error"]]
+    note = f"the first: {errors[0][:160]}" if errors else ""
+    return share_figure(name, [bool(row["error"]) for row in rows], note=note)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, sampling_seed, share_figure
+from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, errors_figure, sampling_seed, share_figure
 from benchmarks.subject import Subject
 from ttm.data.sprites import TEST_PHOTOGRAPHS, photograph
 from ttm.metrics.displacement import check_heading
@@ -68,7 +68,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
     return [
         share_figure("flat disc on a photograph goes right, in the video", [row["in_video"] for row in rows]),
         share_figure("  in the trajectory that led there", [row["in_trajectory"] for row in rows]),
-        share_figure("  not found by the segmenter", [bool(row["error"]) for row in rows]),
+        errors_figure("  not found by the segmenter", rows),
     ]
 
 

@@ -20,6 +20,7 @@ from benchmarks.measure import (
     Outcome,
     Row,
     Settings,
+    errors_figure,
     mean_figure,
     sampling_seed,
     share_figure,
@@ -78,7 +79,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
             directed([c for row in rows for c in row["in_round_trip"]]),
         ),
         share_figure("  the detector on the true video", directed([c for row in rows for c in row["in_true"]])),
-        share_figure("  scenes with a phrase not found, or another plan", [bool(row["error"]) for row in rows]),
+        errors_figure("  scenes with a phrase not found, or another plan", rows),
         *by_motion(video, MOTIONS),
         mean_figure("  seconds a video, weights loaded", [row["seconds"] for row in rows], unit="s"),
     ]

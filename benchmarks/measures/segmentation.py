@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, mean_figure, share_figure
+from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, errors_figure, mean_figure
 from benchmarks.scenes import load_scene, scene_names
 from benchmarks.subject import Subject
 from ttm.metrics.mask_iou import object_iou
@@ -39,7 +39,7 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         mean_figure("first-frame segmentation, IoU", every, goal=0.80),
         mean_figure("  scenes with one object", single),
         mean_figure("  scenes with 2-3 objects", multi),
-        share_figure("  scenes with a phrase not found", [bool(row["error"]) for row in rows]),
+        errors_figure("  scenes with a phrase not found", rows),
     ]
 
 
