@@ -2,6 +2,7 @@
 
     python -m stages.train stage=image_to_motion host=ttm_tiny data.encode_scenes=4096 optimizer.lr=1e-3
     accelerate launch -m stages.train stage=motion_to_video host=ttm_tiny max_steps=20000 time_limit_minutes=120
+    torchrun --nproc_per_node 2 -m stages.train …     # several processes on a CPU (accelerate launch needs MPI there)
 
 Settings are ``key=value``; ``--help`` prints them all with their values, ``stages/settings.py`` explains them.
 The same command again goes on from the last checkpoint in ``output_dir`` (kill -9 loses at most
@@ -65,7 +66,15 @@ def run(settings: Settings) -> Finished:
         torch.set_num_threads(settings.num_threads)
     # Encoding may take hours; the default of half an hour would end the processes that wait for the others.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[patience])
+    # Without an accelerator accelerate joins the processes of torchrun only when told that the CPU is meant; else
+    # each would train alone, into the same folder.
+    cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=cpu, kwargs_handlers=[patience])
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started but {accelerator.num_processes} joined; expected"
+            " accelerate launch on GPUs, or torchrun --nproc_per_node N -m stages.train on a CPU."
+        )
     if accelerator.is_main_process:
         prepare_output(Path(settings.output_dir), 0)
     model: Any = build_transformer(settings)
