@@ -24,6 +24,7 @@ _PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (28, 30, 34), (120, 124, 132), (2
 _MARGIN, _GAP = 20, 8
 _CELL_AREA = 200 * 200  # pixels of one frame on a sheet: small clips are enlarged, large ones reduced
 _SMALL, _TEXT, _HEADING = (ImageFont.load_default(size) for size in (13, 15, 20))
+_TITLE_LINES = 3
 _STILL = 0.02  # a path shorter than this share of the longer side is drawn as a point
 
 
@@ -98,7 +99,7 @@ def labelled_rows(
     Args:
         rows: label -> frames uint8 [T, H, W, 3] or PIL images, all of which are shown, at about 200 x 200 pixels.
             What follows a line break in a label is printed paler.
-        title: stands above, wrapped.
+        title: stands above, wrapped; what goes beyond three lines is left out.
         captions: under the frames of the last row, one a column.
         plan: adds a legend below: the colour of every object, and what it does.
 
@@ -204,6 +205,8 @@ def preview_sheet(
 
 def _title_block(title: str, width: int) -> Image.Image:
     lines = _wrapped(title, _HEADING, width - 2 * _MARGIN)
+    if len(lines) > _TITLE_LINES:
+        lines = [*lines[: _TITLE_LINES - 1], lines[_TITLE_LINES - 1] + " …"]
     block = Image.new("RGB", (width, 27 * len(lines) + 4), _PAPER)
     for index, line in enumerate(lines):
         ImageDraw.Draw(block).text((_MARGIN, 27 * index), line, font=_HEADING, fill=_INK)
