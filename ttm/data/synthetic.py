@@ -274,7 +274,7 @@ def _layer(item: SceneObject, sprite: Sprite, size: int) -> NDArray[np.uint8]:
     side = sprite.silhouette.shape[0]
     middle = (side - 1) / 2
     time = np.linspace(0, 1, len(item.path), dtype=np.float32)
-    target = np.array(COLOURS[item.appearance.split()[1]], np.float32) if _turns(item) else None
+    target = _colour_to_turn(item)
     light = sprite.colour.mean(axis=2, keepdims=True)
     frames = []
     for t, (x, y) in enumerate(item.path):
@@ -299,8 +299,10 @@ def _layer(item: SceneObject, sprite: Sprite, size: int) -> NDArray[np.uint8]:
     return np.stack(frames).round().astype(np.uint8)
 
 
-def _turns(item: SceneObject) -> bool:
-    return item.appearance is not None and item.appearance.startswith("turns ")
+def _colour_to_turn(item: SceneObject) -> NDArray[np.float32] | None:
+    if item.appearance is None or not item.appearance.startswith("turns "):
+        return None
+    return np.array(COLOURS[item.appearance.split()[1]], np.float32)
 
 
 def _composite(background: NDArray[np.uint8], layers: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
