@@ -1,6 +1,10 @@
 """Train the video autoencoder of ttm-tiny on crops of synthetic clips and of their palette clips.
 
-    python -m tools.ttm_tiny.train_autoencoder --minutes 30 --run runs/ttm-tiny/vae --output ttm/pretrained/ttm-tiny/vae
+    python -m tools.ttm_tiny.train_autoencoder --minutes 60
+    python -m tools.ttm_tiny.train_autoencoder --minutes 20 --decoder-of ttm/pretrained/ttm-tiny/vae --run runs/decoder
+
+The second form goes on with the decoder of trained weights alone: what the encoder gives stays as it is, and so do the
+models that were trained on it.
 
 It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts, the pixel packing and the latent geometry of
 Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is
@@ -37,12 +41,12 @@ CROP = 64
 KL_WEIGHT = 1e-4
 
 
-def inflate(vae: AutoencoderKLWan) -> None:
-    """Zero all temporal taps but the last, and let a lone first frame take the plane convolution (exactly equal)."""
+def inflate(vae: AutoencoderKLWan, zero_other_taps: bool = True) -> None:
+    """Let a lone first frame take the plane convolution (exactly equal); at the start, zero the other temporal taps."""
     for module in vae.modules():
         if not isinstance(module, WanCausalConv3d):
             continue
-        if module.kernel_size[0] > 1 and module.kernel_size[1] > 1:
+        if zero_other_taps and module.kernel_size[0] > 1 and module.kernel_size[1] > 1:
             module.weight.data[:, :, :-1] = 0
         module.forward = partial(_first_frame_in_the_plane, module)
 
@@ -139,24 +143,31 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny/vae"))
     parser.add_argument("--output", type=Path, default=Path("ttm/pretrained/ttm-tiny/vae"))
+    parser.add_argument("--decoder-of", type=Path, help="go on from these weights, and train their decoder alone")
     parser.add_argument("--learning-rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     torch.manual_seed(arguments.seed)
     torch.set_flush_denormal(True)
-    vae = AutoencoderKLWan(**CONFIG)
-    inflate(vae)
-    print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
+    decoder_only = arguments.decoder_of is not None
+    if decoder_only:
+        vae = AutoencoderKLWan.from_pretrained(arguments.decoder_of, torch_dtype=torch.float32)
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    else:
+        vae = AutoencoderKLWan(**CONFIG)
+    inflate(vae, zero_other_taps=not decoder_only)
+    print(f"{sum(p.numel() for p in vae.parameters() if p.requires_grad) / 1e6:.2f} M trained parameters", flush=True)
     source = CropSource(SyntheticWorld("train"), pool_size=400, seed=arguments.seed)
     for _ in range(100):
         source.renew()
 
     def loss_at(step: int, fraction: float) -> Tensor:
-        if fraction < 0.4 or step % 4 == 0:
+        if (fraction < 0.4 and not decoder_only) or step % 4 == 0:
             count, num_frames = 12, 1
-        else:
-            count, num_frames = 4, 5
+        else:  # the caches between chunks of 4 frames are full from the third chunk on: 5 frames would not train them
+            count, num_frames = (2, 9) if step % 8 else (1, 17)
         if step % 2 == 0:
             source.renew()
         x = source.batch(count, num_frames)
@@ -174,7 +185,8 @@ def main() -> None:
         vae, loss_at, arguments.run,
         minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
     )  # fmt: skip
-    set_latent_statistics(vae)
+    if not decoder_only:
+        set_latent_statistics(vae)
     vae.to(torch.float16).save_pretrained(arguments.output)
 
 
