@@ -84,6 +84,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for old in list_checkpoints(folder)[:-keep]:
         # Renamed first: a kill in the middle of the removal must leave no folder that looks whole.
         doomed = old.with_name(f".{old.name}.old")
+        remove_quietly(doomed)
         old.rename(doomed)
         remove_quietly(doomed)
     return path

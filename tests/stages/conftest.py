@@ -1,0 +1,111 @@
+"""A pipeline folder of random weights, small enough that a training step takes milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import AutoencoderKLWan
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from stages.settings import Settings, load_settings
+
+TRANSFORMER = {
+    "patch_size": "[1,2,2]",
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 4,
+    "out_channels": 4,
+    "text_dim": 16,
+    "freq_dim": 16,
+    "ffn_dim": 32,
+    "num_layers": 2,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    yield
+    AcceleratorState._reset_state(True)  # else a test's precision would be the next one's too
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vae/, tokenizer/ and text_encoder/: 4 latent channels, /8 in space, /4 in time, text of width 16."""
+    folder = tmp_path_factory.mktemp("host")
+    torch.manual_seed(0)
+    AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[0.5] * 4,
+    ).save_pretrained(folder / "vae")
+    words = "<pad> </s> <unk> the a red blue ball square cat moves left right up down stays turns and".split()
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder / "tokenizer")
+    config = UMT5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0)
+    UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One latent cache for the tests that only read it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def overrides(pipeline_folder: Path, cache_dir: Path, tmp_path: Path) -> list[str]:
+    """A run of seconds, as the arguments of ``python -m stages.train``."""
+    sizes = [f"host.transformer.{name}={value}" for name, value in TRANSFORMER.items()]
+    return [
+        f"host.pipeline={pipeline_folder}",
+        "host.max_sequence_length=12",
+        "host.num_masked_blocks=1",
+        *sizes,
+        f"data.cache_dir={cache_dir}",
+        "data.size=32",
+        "data.num_frames=5",
+        "data.num_objects=[1,2]",
+        "data.shard_size=4",
+        "data.encode_scenes=8",
+        "data.encode_batch=4",
+        f"output_dir={tmp_path / 'run'}",
+        "max_steps=6",
+        "batch_size=4",
+        "precision=no",
+        "optimizer.lr=1e-2",
+        "optimizer.warmup_steps=2",
+        "checkpoint_every=2",
+        "log_every=1",
+        "tracker=none",
+    ]
+
+
+@pytest.fixture
+def settings(overrides: list[str]) -> Callable[..., Settings]:
+    """Settings of the small run, with changes on top."""
+
+    def build(*changes: str) -> Settings:
+        return load_settings([*overrides, *changes])
+
+    return build

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from stages.settings import CONFIG_DIR, load_settings
+
+
+def test_defaults_and_groups_compose() -> None:
+    settings = load_settings(["stage=motion_to_video", "optimizer.lr=3e-4", "time_limit_minutes=5"])
+    assert settings.stage.name == "motion_to_video"
+    assert settings.optimizer.lr == 3e-4 and settings.optimizer.warmup_steps == 2000
+    assert settings.time_limit_minutes == 5
+    assert settings.output_dir == "runs/motion_to_video-ttm_tiny"
+
+
+@pytest.mark.parametrize("group", ["stage", "host", "motion", "data"])
+def test_every_file_of_a_group_composes(group: str) -> None:
+    options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    assert options
+    for option in options:
+        settings = load_settings([f"{group}={option}"])
+        assert getattr(settings, group).name == option
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimzer.lr=1", "did you mean 'optimizer.lr'"),
+        ("lr=1", "did you mean 'optimizer.lr'"),
+        ("max_step=1", "did you mean 'max_steps'"),
+        ("+max_step=1", "did you mean 'max_steps'"),
+        ("stage=image_to_moton", "did you mean 'image_to_motion'"),
+        ("max_steps=many", "max_steps"),
+        ("max_steps", "expected key=value"),
+        ("~optimizer.lr", "expected key=value"),
+        ("max_steps=0", "expected at least 1"),
+        ("precision=fp8", "expected one of bf16, no"),
+        ("stage.drop_text=0.95", "sum to at most 1"),
+        ("stage.corrupted=0.5", "data.corrupted_variants"),
+        ("optimizer.lr=-1", "expected a positive number"),
+        ("data.num_objects=[3,1]", "expected"),
+        ("ema_decay=1", "expected"),
+    ],
+)
+def test_mistakes_are_named_with_the_remedy(override: str, said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        load_settings([override])
+    assert said in str(caught.value)
+
+
+def test_a_typo_in_a_file_is_named_too(tmp_path: Path) -> None:
+    folder = tmp_path / "configs"
+    shutil.copytree(CONFIG_DIR, folder)
+    file = folder / "stage" / "image_to_motion.yaml"
+    file.write_text(file.read_text() + "\ndrop_txt: 0.2\n")
+    with pytest.raises(ValueError, match=r"stage\.drop_txt.*did you mean 'stage\.drop_text'"):
+        load_settings([], folder)
+
+
+def test_hydra_of_the_process_is_left_as_it_was() -> None:
+    before = GlobalHydra.instance().hydra
+    load_settings([])
+    with pytest.raises(ValueError):
+        load_settings(["stage.drop_text=2"])
+    assert GlobalHydra.instance().hydra is before

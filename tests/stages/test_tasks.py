@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from stages.cache import build_world
+from stages.draws import clip_order
+from stages.host import build_transformer
+from stages.settings import Settings
+from stages.train import build_task
+from ttm.pipelines.conditioning import trajectory_coverage
+
+Build = Callable[..., Settings]
+INDICES = np.array([3, 11, 4, 8])
+
+
+@pytest.fixture
+def both(settings: Build) -> tuple:
+    made = [settings(f"stage={stage}") for stage in ("image_to_motion", "motion_to_video")]
+    accelerator = Accelerator(cpu=True)
+    tasks = [build_task(item, accelerator, build_transformer(item).config) for item in made]
+    scenes = clip_order(made[0].seed, INDICES, 8)
+    world = build_world(made[0].data)
+    return *tasks, [world[int(scene)] for scene in scenes]
+
+
+def test_stage_1_sees_first_frames_and_predicts_the_palette_clip(both: tuple) -> None:
+    task, _, scenes = both
+    batch = task.batch(INDICES)
+    rows = task.cache.rows(clip_order(0, INDICES, 8))
+    assert torch.equal(batch.data, rows.motion)
+    x0, s0 = batch.conditions.latents.split(4, dim=1)
+    for t in range(2):
+        assert torch.equal(x0[:, :, t], rows.video[:, :, 0]) and torch.equal(s0[:, :, t], rows.motion[:, :, 0])
+    expected, _ = task.texts.lookup([scene.plan.motion_prompt for scene in scenes])
+    assert torch.equal(batch.conditions.text, expected)
+    assert batch.conditions.coverage is None and batch.conditions.local_text is None
+
+
+def test_stage_2_sees_the_trajectory_and_each_objects_prompt(both: tuple) -> None:
+    _, task, scenes = both
+    batch = task.batch(INDICES)
+    rows = task.cache.rows(clip_order(0, INDICES, 8))
+    assert torch.equal(batch.data, rows.video)
+    x0, trajectory = batch.conditions.latents.split(4, dim=1)
+    assert torch.equal(trajectory, rows.motion) and torch.equal(x0[:, :, 1], rows.video[:, :, 0])
+    for place, scene in enumerate(scenes):
+        count = len(scene.plan.objects)
+        coverage = trajectory_coverage(torch.from_numpy(scene.ids[None]), count, (2, 4, 4), (1, 2, 2))[0]
+        torch.testing.assert_close(batch.conditions.coverage[place, :count], coverage, rtol=0, atol=1e-6)
+        assert (batch.conditions.coverage[place, count:] == 0).all()
+        text, mask = task.texts.lookup(scene.plan.local_prompts)
+        assert torch.equal(batch.conditions.local_text[place, :count], text)
+        assert torch.equal(batch.conditions.local_mask[place, :count], mask)
+        assert not batch.conditions.local_mask[place, count:].any()
+
+
+def test_covered_is_where_objects_are(both: tuple) -> None:
+    for task in both[:2]:
+        batch = task.batch(INDICES)
+        assert batch.covered.shape == (4, 1, 2, 4, 4)
+        for place, scene in enumerate(both[2]):
+            shown = batch.covered[place, 0, 0].mean()
+            assert abs(shown - float((scene.ids[0] > 0).mean())) < 1e-3
+
+
+def test_corrupted_variants_spoil_latents_and_coverage_together(settings: Build, tmp_path) -> None:  # noqa: ANN001
+    made = settings(
+        "stage=motion_to_video", "stage.corrupted=1", "data.corrupted_variants=1", f"data.cache_dir={tmp_path}"
+    )
+    task = build_task(made, Accelerator(cpu=True), build_transformer(made).config)
+    spoiled = task.batch(INDICES)
+    made.stage.corrupted = 0.0
+    true = build_task(made, Accelerator(cpu=True), build_transformer(made).config).batch(INDICES)
+    assert torch.equal(spoiled.data, true.data)
+    assert torch.equal(spoiled.conditions.latents[:, :4], true.conditions.latents[:, :4])
+    assert not torch.equal(spoiled.conditions.latents[:, 4:], true.conditions.latents[:, 4:])
+    assert not torch.equal(spoiled.conditions.coverage, true.conditions.coverage)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from stages.host import load_text
+from stages.text_table import TextTable, texts_of
+from ttm.objects import ObjectPrompt, PromptPlan
+from ttm.pipelines.conditioning import encode_text
+
+TEXTS = ["the red ball moves left", "the cat stays", "the red ball moves left and turns blue"]
+
+
+def test_lookup_is_what_the_pipelines_encode(pipeline_folder: Path) -> None:
+    tokenizer, encoder = load_text(str(pipeline_folder))
+    table = TextTable.build(TEXTS, tokenizer, encoder, 12)
+    for text in ["", *TEXTS]:
+        with torch.no_grad():
+            expected, expected_mask = encode_text(tokenizer, encoder, [text], 12)
+        found, mask = table.lookup([text])
+        assert torch.equal(mask, expected_mask)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        assert (found[~mask] == 0).all()
+
+
+def test_a_stored_table_is_read_back_bit_for_bit(pipeline_folder: Path, tmp_path: Path) -> None:
+    tokenizer, encoder = load_text(str(pipeline_folder))
+    first = TextTable.build(TEXTS, tokenizer, encoder, 12, tmp_path)
+    second = TextTable.build(reversed(TEXTS), None, encoder, 12, tmp_path)  # no tokenizer: it must not be asked
+    assert len(list(tmp_path.iterdir())) == 1
+    assert torch.equal(first.lookup(TEXTS)[0], second.lookup(TEXTS)[0])
+    TextTable.build(TEXTS[:1], tokenizer, encoder, 12, tmp_path)
+    next(encoder.parameters()).data += 1
+    TextTable.build(TEXTS, tokenizer, encoder, 12, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_each_stage_reads_its_own_texts() -> None:
+    plan = PromptPlan("A red ball flies.", "the red ball moves left", (ObjectPrompt("red ball", "the red ball turns"),))
+    assert texts_of([plan], "image_to_motion") == {"the red ball moves left"}
+    assert texts_of([plan], "motion_to_video") == {"A red ball flies.", "the red ball turns"}
