@@ -221,3 +221,18 @@ def test_a_large_image_is_segmented_at_the_segmenters_own_size(make_pipeline: Ma
         rows, columns = np.nonzero(ids == number)
         corners = (rows.min(), columns.min(), rows.max() + 1 - rows.min(), columns.max() + 1 - columns.min())
         np.testing.assert_allclose(corners, (top, left, height, width), atol=14)  # a pixel of 64 is 11 wide
+
+
+def test_a_run_whose_objects_all_vanish_still_ends(
+    pipe: Pipeline,
+    image: Pixels,
+    masks: Pixels,
+    plan: PromptPlan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stage 1 may fail; what it made is shown all the same, not hidden behind an error."""
+    blank = MaskTrajectory(np.zeros((5, 32, 32), np.uint8))
+    frames = blank.to_video()
+    monkeypatch.setattr("ttm.ImageToMotionPipeline._decode", lambda *arguments: (blank, frames))
+    out = pipe(image, plan=plan, masks=masks)
+    assert out.trajectory == blank and len(out.frames[0]) == 5

@@ -92,7 +92,7 @@ class ImageToMotionPipeline(StagePipeline):
         Raises:
             ValueError: anything wrong with what was given, before a model runs.
         """
-        frames, height, width = self._check_clip(num_frames, height, width)
+        clip = self._check_clip(num_frames, height, width)
         sampling = self.check_sampling(
             num_inference_steps,
             guidance_scale,
@@ -105,17 +105,40 @@ class ImageToMotionPipeline(StagePipeline):
         picture = read_image(image)
         ids = read_masks(masks, picture.shape[:2])
         text = _motion_prompt(prompt, ids)
-        ids = fit_ids(ids, height, width)
-        noise = self._noise((frames, height, width), generator, latents)
-
-        texts = [text, sampling["negative_prompt"]]
-        conditions, nothing = self._conditions(fit_image(picture, height, width), ids, texts, noise.shape[2])
-        made = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
-        output = self._decode(made, ids) if output_type == "trajectory" else (None, None)
+        phrases = prompt.phrases if isinstance(prompt, PromptPlan) else None
+        ids = fit_ids(ids, clip[1], clip[2], phrases)
+        noise = self._noise(clip, generator, latents)
+        frame = fit_image(picture, clip[1], clip[2])
+        output = self.predict(frame, ids, text, noise, sampling, callback_on_step_end, output_type)
         self.maybe_free_model_hooks()
-        if not return_dict:
-            return (output[0] if output_type == "trajectory" else made,)
-        return ImageToMotionOutput(trajectory=output[0], frames=output[1], latents=made)
+        return output if return_dict else (output.trajectory if output_type == "trajectory" else output.latents,)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        frame: NDArray[np.uint8],
+        first_ids: NDArray[np.uint8],
+        motion_prompt: str,
+        noise: Tensor,
+        sampling: dict[str, Any],
+        callback_on_step_end: StepCallback | None = None,
+        output_type: str = "trajectory",
+    ) -> ImageToMotionOutput:
+        """What a call does once everything is checked and has the working size.
+
+        Args:
+            frame: the image, uint8 [H, W, 3].
+            first_ids: its objects, uint8 [H, W].
+            motion_prompt: the text.
+            noise: float32 [1, Z, t, h, w].
+            sampling: what :meth:`check_sampling` returned.
+            callback_on_step_end, output_type: as in a call.
+        """
+        texts = [motion_prompt, sampling["negative_prompt"]]
+        conditions, nothing = self._conditions(frame, first_ids, texts, noise.shape[2])
+        latents = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
+        decoded = self._decode(latents, first_ids) if output_type == "trajectory" else (None, None)
+        return ImageToMotionOutput(trajectory=decoded[0], frames=decoded[1], latents=latents)
 
     def _conditions(
         self, image: NDArray[np.uint8], ids: NDArray[np.uint8], texts: list[str], num_latent_frames: int

@@ -11,30 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.utils import BaseOutput
+from numpy import uint8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ttm.motion.mask_trajectory import MaskTrajectory
-from ttm.motion.resize_ids import resize_ids
-from ttm.objects import PromptPlan, validate_ids
+from ttm.objects import PromptPlan
+from ttm.pipelines.first_masks import require_segmenter, segment_shown_part
 from ttm.pipelines.image_to_motion import ImageToMotionPipeline
 from ttm.pipelines.inputs import (
-    centre_crop,
     check_masks_against_plan,
-    check_num_frames,
     check_size,
     check_trajectory_against_plan,
-    cut,
     fit_ids,
     fit_image,
-    fit_trajectory,
     read_image,
-    read_masks,
 )
-from ttm.pipelines.motion_to_video import MotionToVideoPipeline, check_trajectory_frames
+from ttm.pipelines.motion_to_video import MotionToVideoPipeline
 from ttm.pipelines.saved_pipeline import SavedPipeline
 from ttm.pipelines.stage_pipeline import (
     SamplingState,
@@ -43,14 +38,12 @@ from ttm.pipelines.stage_pipeline import (
     check_output_type,
     draw_noise,
     latent_shape,
-    size_multiple,
 )
+from ttm.pipelines.video_request import Packing, VideoRequest, clip_length
 from ttm.prompt_planner import PromptPlanner, RulePlanner
 from ttm.segmentation import Segmenter
 
-Pixels = NDArray[np.uint8]
-
-_SEGMENTED_SIDE = 1024  # pixels on the longer side that a segmenter is shown at most, if it does not say
+Pixels = NDArray[uint8]
 
 
 @dataclass
@@ -74,20 +67,6 @@ class PipelineOutput(BaseOutput):
     first_frame: Pixels
     first_ids: Pixels
     seconds: dict[str, float]
-
-
-@dataclass
-class _Request:
-    """A call's arguments, checked; arrays at the size the user gave them."""
-
-    image: Pixels
-    prompt: str
-    plan: PromptPlan | None
-    masks: Pixels | None
-    trajectory: MaskTrajectory | None
-    num_frames: int
-    height: int
-    width: int
 
 
 class Pipeline(SamplingState, SavedPipeline):
@@ -258,8 +237,13 @@ class Pipeline(SamplingState, SavedPipeline):
         Raises:
             ValueError: anything wrong with what was given, before a model runs.
         """
-        request = self._check(image, prompt, masks, trajectory, plan, num_frames, height, width)
+        packing = Packing.of(self.vae, self.transformer)
+        frames = clip_length(num_frames, trajectory, self.config.num_frames, packing.group)
+        size = self._size(height, width)
+        request = VideoRequest.read(packing, image, prompt, masks, trajectory, plan, frames, *size)
         check_output_type(output_type)
+        if request.trajectory is None and request.masks is None:
+            require_segmenter(self.segmenter)
         shared = (negative_prompt, callback_on_step_end_tensor_inputs)
         motion = self.image_to_motion.check_sampling(
             _first(motion_num_inference_steps, num_inference_steps),
@@ -268,16 +252,11 @@ class Pipeline(SamplingState, SavedPipeline):
             *shared,
         )
         video = self.motion_to_video.check_sampling(num_inference_steps, guidance_scale, image_guidance_scale, *shared)
-        # Both at once, and stage 1's first: so a trajectory that is handed back in meets the noise of its
-        # own run.
-        shape = latent_shape(self.vae, request.num_frames, request.height, request.width)
+        # Both at once and stage 1's first: a trajectory that is handed back in meets the noise of its own run.
+        shape = latent_shape(self.vae, request.num_frames, *request.size)
         noise = [draw_noise(shape, generator, self._execution_device) for _ in range(2)]
         callback = None if callback_on_step_end is None else self._forwarded(callback_on_step_end)
-        output = self._run(
-            request,
-            {**motion, "latents": noise[0], "callback_on_step_end": callback},
-            {**video, "latents": noise[1], "callback_on_step_end": callback, "output_type": output_type},
-        )
+        output = self._run(request, (noise[0], motion, callback), (noise[1], video, callback, output_type))
         self.maybe_free_model_hooks()
         return output if return_dict else (output.frames, output.trajectory, output.plan)
 
@@ -299,94 +278,36 @@ class Pipeline(SamplingState, SavedPipeline):
             ValueError: no segmenter, a phrase that was not found, or anything wrong with what was given.
         """
         picture = read_image(image)
-        size = self._working_size(height, width)
-        box = centre_crop((picture.shape[0], picture.shape[1]), size)
-        part = cut(picture, box)
-        # More pixels than the segmenter's network takes in cost time and memory, and show it nothing more.
-        network = getattr(getattr(self._segmenter(), "sam2", None), "image_size", _SEGMENTED_SIDE)
-        scale = min(1.0, max(network, *size) / max(part.shape[:2]))
-        seen = fit_image(part, *(max(1, round(side * scale)) for side in part.shape[:2]))
-        found = validate_ids(self._segmenter().segment(seen, plan.phrases), ndim=2, name="the segmenter's ids")
-        ids = np.zeros(picture.shape[:2], np.uint8)
-        top, left, part_height, part_width = box
-        ids[top : top + part_height, left : left + part_width] = resize_ids(found, part_height, part_width)
-        check_masks_against_plan(ids, plan)
-        return ids
+        size = check_size(*self._size(height, width), Packing.of(self.vae, self.transformer).multiple)
+        return segment_shown_part(self.segmenter, picture, plan, size)
 
-    def _segmenter(self) -> Any:
-        if self.segmenter is None:
-            raise ValueError(
-                "This pipeline has no segmenter to find the objects with; expected masks= (ids [H, W]"
-                " or L boolean"
-                " masks), trajectory=, or a pipeline with one (from_pretrained(...,"
-                " segmenter=Segmenter(...)))."
-            )
-        return self.segmenter
+    def _size(self, height: Any, width: Any) -> tuple[Any, Any]:
+        return _first(height, self.config.height), _first(width, self.config.width)
 
-    def _working_size(self, height: Any, width: Any) -> tuple[int, int]:
-        height, width = _first(height, self.config.height), _first(width, self.config.width)
-        return check_size(height, width, size_multiple(self.vae, self.transformer))
-
-    def _check(
-        self,
-        image: Any,
-        prompt: Any,
-        masks: Any,
-        trajectory: Any,
-        plan: Any,
-        num_frames: Any,
-        height: Any,
-        width: Any,
-    ) -> _Request:
-        """Check everything that can be checked without the plan."""
-        picture = read_image(image)
-        height, width = self._working_size(height, width)
-        if plan is not None and not isinstance(plan, PromptPlan):
-            raise ValueError(f"plan is a {type(plan).__name__}; expected a ttm.PromptPlan, or None.")
-        if plan is None and (not isinstance(prompt, str) or not prompt.strip()):
-            raise ValueError(f"prompt is {prompt!r}; expected a sentence about how the objects move.")
-        ids = None if masks is None else read_masks(masks, picture.shape[:2])
-        group = self.vae.config.scale_factor_temporal
-        if trajectory is not None:
-            trajectory = fit_trajectory(trajectory, picture.shape[:2], height, width)
-            check_trajectory_frames(trajectory, group)
-            if num_frames not in (None, trajectory.num_frames):
-                raise ValueError(
-                    f"num_frames is {num_frames}, the trajectory has {trajectory.num_frames} frames;"
-                    " expected the"
-                    " same (leave num_frames out, or hand in trajectory.resample(num_frames))."
-                )
-            num_frames = trajectory.num_frames
-        elif ids is None:
-            self._segmenter()
-        num_frames = check_num_frames(_first(num_frames, self.config.num_frames), group)
-        return _Request(picture, prompt or "", plan, ids, trajectory, num_frames, height, width)
-
-    def _run(self, request: _Request, motion: dict[str, Any], video: dict[str, Any]) -> PipelineOutput:
+    def _run(self, request: VideoRequest, motion: tuple[Any, ...], video: tuple[Any, ...]) -> PipelineOutput:
         clock = _Clock()
         plan = request.plan
         if plan is None:
             with clock("plan"):
                 plan = self.planner.plan(request.prompt)
-        size = (request.height, request.width)
-        frame = fit_image(request.image, *size)
-        if request.masks is not None:
-            check_masks_against_plan(request.masks, plan)
-        moves = request.trajectory
+        ids, moves = request.masks, request.trajectory
+        if ids is not None:
+            check_masks_against_plan(ids, plan)
         if moves is not None:
             check_trajectory_against_plan(moves, plan)
-            first_ids = moves.ids[0]
-        else:
-            ids = request.masks
+        frame = fit_image(request.image, *request.size)
+        if moves is None:
             if ids is None:
                 with clock("segment"):
-                    ids = self.segment(request.image, plan, *size)
-            first_ids = fit_ids(ids, *size, plan.phrases)
+                    ids = segment_shown_part(self.segmenter, request.image, plan, request.size)
+            first_ids = fit_ids(ids, *request.size, plan.phrases)
             with clock("image_to_motion"):
-                made = self.image_to_motion(frame, plan, first_ids, request.num_frames, *size, **motion)
-            moves = made.trajectory
+                moves = self.image_to_motion.predict(frame, first_ids, plan.motion_prompt, *motion).trajectory
+        else:
+            first_ids = moves.ids[0]
+        assert moves is not None
         with clock("motion_to_video"):
-            frames = self.motion_to_video(frame, plan, moves, *size, **video).frames
+            frames = self.motion_to_video.render(frame, plan, moves, *video)
         return PipelineOutput(frames, moves, plan, frame, first_ids, clock.seconds)
 
     def _forwarded(self, callback: StepCallback) -> StepCallback:

@@ -28,7 +28,6 @@ from ttm.pipelines.conditioning import (
     trajectory_coverage,
 )
 from ttm.pipelines.inputs import (
-    check_num_frames,
     check_trajectory_against_plan,
     fit_image,
     fit_trajectory,
@@ -36,6 +35,7 @@ from ttm.pipelines.inputs import (
     to_model,
 )
 from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback, check_output_type
+from ttm.pipelines.video_request import clip_length
 
 
 @dataclass
@@ -97,10 +97,10 @@ class MotionToVideoPipeline(StagePipeline):
         """
         if not isinstance(plan, PromptPlan):
             raise ValueError(f"plan is a {type(plan).__name__}; expected a ttm.PromptPlan.")
+        length = clip_length(None, trajectory, self.config.num_frames, self.vae.config.scale_factor_temporal)
+        clip = self._check_clip(length, height, width)
         picture = read_image(image)
-        _, height, width = self._check_clip(None, height, width)
-        moves = fit_trajectory(trajectory, picture.shape[:2], height, width)
-        check_trajectory_frames(moves, self.vae.config.scale_factor_temporal)
+        moves = fit_trajectory(trajectory, picture.shape[:2], *clip[1:])
         check_trajectory_against_plan(moves, plan)
         check_output_type(output_type)
         sampling = self.check_sampling(
@@ -110,14 +110,39 @@ class MotionToVideoPipeline(StagePipeline):
             negative_prompt,
             callback_on_step_end_tensor_inputs,
         )
-        noise = self._noise((moves.num_frames, height, width), generator, latents)
-
-        frame = fit_image(picture, height, width)
-        conditions, nothing = self._conditions(frame, plan, moves, sampling["negative_prompt"])
-        made = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
-        frames = made if output_type == "latent" else self._decode(made, output_type)
+        noise = self._noise(clip, generator, latents)
+        frame = fit_image(picture, *clip[1:])
+        frames = self.render(frame, plan, moves, noise, sampling, callback_on_step_end, output_type)
         self.maybe_free_model_hooks()
         return MotionToVideoOutput(frames=frames, trajectory=moves) if return_dict else (frames,)
+
+    @torch.no_grad()
+    def render(
+        self,
+        frame: NDArray[np.uint8],
+        plan: PromptPlan,
+        trajectory: MaskTrajectory,
+        noise: Tensor,
+        sampling: dict[str, Any],
+        callback_on_step_end: StepCallback | None = None,
+        output_type: str = "pil",
+    ) -> Any:
+        """What a call does once everything is checked and has the working size.
+
+        Args:
+            frame: the image, uint8 [H, W, 3].
+            plan: its texts.
+            trajectory: ids [T, H, W].
+            noise: float32 [1, Z, t, h, w].
+            sampling: what :meth:`check_sampling` returned.
+            callback_on_step_end, output_type: as in a call.
+
+        Returns:
+            frames as in ``MotionToVideoOutput``.
+        """
+        conditions, nothing = self._conditions(frame, plan, trajectory, sampling["negative_prompt"])
+        latents = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
+        return latents if output_type == "latent" else self._decode(latents, output_type)
 
     def _conditions(
         self, image: NDArray[np.uint8], plan: PromptPlan, trajectory: MaskTrajectory, negative: str
@@ -145,9 +170,3 @@ class MotionToVideoPipeline(StagePipeline):
     def _decode(self, latents: Tensor, output_type: str) -> Any:
         video = decode_latents(self.vae, latents)
         return VideoProcessor().postprocess_video(video, output_type=output_type)
-
-
-def check_trajectory_frames(trajectory: MaskTrajectory, group: int) -> None:
-    """Raise ValueError unless the autoencoder packs a trajectory's frames."""
-    hint = " The frames are the trajectory's: trajectory.resample(num_frames) changes them."
-    check_num_frames(trajectory.num_frames, group, hint)

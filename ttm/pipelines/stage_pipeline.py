@@ -25,6 +25,7 @@ from ttm.pipelines.conditioning import (
 from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size
 from ttm.pipelines.saved_pipeline import SavedPipeline
 from ttm.pipelines.sigma_schedules import sigma_schedule
+from ttm.pipelines.video_request import Packing
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any] | None]
 """callback_on_step_end(pipeline, step, timestep, tensors) -> tensors to go on with, or None: as they are."""
@@ -134,10 +135,10 @@ class StagePipeline(SamplingState, SavedPipeline):
 
     def _check_clip(self, num_frames: Any, height: Any, width: Any) -> tuple[int, int, int]:
         """Resolve and check the size of a clip: (T, H, W)."""
-        multiple = size_multiple(self.vae, self.transformer)
-        size = check_size(self._setting(height, "height"), self._setting(width, "width"), multiple)
-        frames = self._setting(num_frames, "num_frames")
-        return check_num_frames(frames, self.vae.config.scale_factor_temporal), *size
+        packing = Packing.of(self.vae, self.transformer)
+        size = self._setting(height, "height"), self._setting(width, "width")
+        frames = check_num_frames(self._setting(num_frames, "num_frames"), packing.group)
+        return frames, *check_size(*size, packing.multiple)
 
     def check_sampling(
         self,
@@ -232,12 +233,6 @@ class StagePipeline(SamplingState, SavedPipeline):
                 bar.update()
         self._current_timestep = None
         return latents
-
-
-def size_multiple(vae: Any, transformer: Any) -> tuple[int, int]:
-    """What height and width of a clip must be multiples of, pixels."""
-    patch = transformer.config.patch_size
-    return vae.config.scale_factor_spatial * patch[1], vae.config.scale_factor_spatial * patch[2]
 
 
 def latent_shape(vae: Any, num_frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
