@@ -11,8 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stages.settings import Settings
-from stages.train import run
 from stages.tracking import Tracker, gif_bytes
+from stages.train import run
 
 Build = Callable[..., Settings]
 
@@ -46,9 +46,8 @@ def test_a_run_shows_numbers_and_videos_in_tensorboard(settings: Build, stage: s
 def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -> None:
     logs = []
     for every in (0, 1):
-        made = settings(
-            "max_steps=3", f"sample_every={every}", "sample_scenes=1", "sample_steps=1", f"output_dir={tmp_path / str(every)}"
-        )
+        sampling = [f"sample_every={every}", "sample_scenes=1", "sample_steps=1"]
+        made = settings("max_steps=3", *sampling, f"output_dir={tmp_path / str(every)}")
         run(made)
         lines = (Path(made.output_dir) / "log.jsonl").read_text().splitlines()
         logs.append([json.loads(line)["loss"] for line in lines])

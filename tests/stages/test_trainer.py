@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from stages.checkpoint import list_checkpoints
@@ -86,7 +87,7 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_killed_process_resumes_to_the_same_weights(overrides: list[str], settings: Build, tmp_path: Path) -> None:
-    changes = ["max_steps=300", "checkpoint_every=3", "num_threads=1", f"output_dir={tmp_path / 'killed'}"]
+    changes = ["max_steps=120", "checkpoint_every=4", "num_threads=1", f"output_dir={tmp_path / 'killed'}"]
     killed = settings(*changes)
     run(settings("max_steps=1", f"output_dir={tmp_path / 'fills_the_cache'}"))
     command = [sys.executable, "-m", "stages.train", *overrides, *changes]
@@ -97,7 +98,7 @@ def test_killed_process_resumes_to_the_same_weights(overrides: list[str], settin
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 0 < len(list_checkpoints(folder)) and list_checkpoints(folder)[-1].name < "step-00000300"
+    assert 0 < len(list_checkpoints(folder)) and list_checkpoints(folder)[-1].name < "step-00000120"
     main([*overrides, *changes])
     straight = settings(*changes, f"output_dir={tmp_path / 'straight'}")
     run(straight)
@@ -136,6 +137,7 @@ def test_bf16_gradient_checkpointing_and_matmul_attention_agree_with_plain(setti
         made = settings("stage=motion_to_video", "max_steps=2", *changes, f"output_dir={tmp_path / str(number)}")
         run(made)
         losses.append(_losses(made))
+        AcceleratorState._reset_state(True)  # the next run has another precision
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.03)
     np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
 
