@@ -148,9 +148,8 @@ def fit_ids(ids: NDArray[np.uint8], height: int, width: int, phrases: Sequence[s
         if number:
             name = f" ({phrases[number - 1]!r})" if phrases and number <= len(phrases) else ""
             raise ValueError(
-                f"Object {number}{name} lies outside of the centred {part.shape[0]} x {part.shape[1]}"
-                " part of the"
-                f" {ids.shape[0]} x {ids.shape[1]} image that is kept; expected every object in it (crop"
+                f"Object {number}{name} lies outside of the centred {part.shape[0]} x {part.shape[1]} part of"
+                f" the {ids.shape[0]} x {ids.shape[1]} image that is kept; expected every object in it (crop"
                 " the image yourself, or pass a height and width of its aspect ratio)."
             )
     return resize_ids(part, height, width)
