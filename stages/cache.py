@@ -5,7 +5,7 @@
     python -m stages.cache data.encode_scenes=8192 data.corrupted_variants=1
 
 Takes the settings of ``stages.train``. Stopped and started again it goes on with the first shard that is missing; a
-training run may read the shards that are there meanwhile. The folder's name holds a hash of the autoencoder's
+training run may read the shards that are there meanwhile. The folder's name holds a hash of the encoder's
 weights and the world's settings, so that latents of another autoencoder are never mixed in.
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from stages.corruption import corrupt_ids
 from stages.draws import sample_rng
-from stages.host import load_vae, module_digest
+from stages.host import encoder_digest, load_vae
 from stages.latent_cache import frames_to_tensor, pack_ids, read_shard, shard_path, variant_path
 from stages.settings import DataSettings, Settings, load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
@@ -63,7 +63,7 @@ def cache_folder(data: DataSettings, vae: torch.nn.Module) -> Path:
     """Where the latents of this world and this autoencoder lie.
 
     The key holds the world's settings, its first scene (so that a changed world is another world), the size of a
-    shard and the autoencoder's weights. It does not hold the number of scenes: a cache grows.
+    shard and the encoder's weights. It does not hold the number of scenes: a cache grows.
     """
     scene = build_world(data)[0]
     content = hashlib.sha256(scene.frames.tobytes() + scene.ids.tobytes() + scene.plan.prompt.encode()).hexdigest()
@@ -71,7 +71,7 @@ def cache_folder(data: DataSettings, vae: torch.nn.Module) -> Path:
         name: getattr(data, name)
         for name in ("size", "num_frames", "num_objects", "seed", "appearance", "shard_size")
     }
-    described = {"world": world, "first_scene": content[:12], "vae": module_digest(vae)}
+    described = {"world": world, "first_scene": content[:12], "vae": encoder_digest(vae)}
     folder = Path(data.cache_dir) / f"{data.name}-{_digest(described)}"
     if not (folder / "cache.json").exists():
         write_json(folder / "cache.json", described)

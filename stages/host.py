@@ -52,6 +52,13 @@ def module_digest(module: nn.Module, length: int = 12) -> str:
     return digest.hexdigest()[:length]
 
 
+def encoder_digest(vae: Any) -> str:
+    """A hash of what decides an autoencoder's latents: its decoder may go on learning, and a cache stays good."""
+    parts = nn.ModuleDict({name: getattr(vae, name) for name in ("encoder", "quant_conv") if hasattr(vae, name)})
+    scale = (vae.config.latents_mean, vae.config.latents_std)
+    return hashlib.sha256(f"{module_digest(parts)}{scale}".encode()).hexdigest()[:12]
+
+
 def build_transformer(settings: Settings) -> MaskedWanTransformer3DModel:
     """The transformer to train: the host's weights (``host.init_from``), or random ones of the host's size.
 

@@ -103,7 +103,11 @@ def test_another_world_or_autoencoder_is_another_folder(settings: Build, tmp_pat
     assert folder != cache_folder(settings(place, "data.seed=1").data, vae)
     assert folder != cache_folder(settings(place, "data.appearance=0.0").data, vae)
     before = module_digest(vae)
-    next(vae.parameters()).data[0] += 1
+    next(vae.decoder.parameters()).data[0] += 1
+    assert module_digest(vae) != before
+    assert folder == cache_folder(made.data, vae), "the decoder does not decide the latents"
+    before = module_digest(vae)
+    next(vae.encoder.parameters()).data[0] += 1
     assert module_digest(vae) != before
     assert folder != cache_folder(made.data, vae)
 
