@@ -277,7 +277,7 @@ def _plain(value: Any) -> Any:
 
 
 def _checked_image(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
-    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    array = np.array(image.convert("RGB")) if isinstance(image, Image.Image) else np.asarray(image)
     if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or min(array.shape[:2]) < 8:
         found = f"{array.dtype} {list(array.shape)}"
         raise ValueError(f"The image is {found}; expected uint8 [H, W, 3] of at least 8 x 8 pixels, or a PIL image.")
