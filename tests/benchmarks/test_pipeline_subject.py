@@ -86,6 +86,16 @@ def test_sampling_follows_the_seed(subject: PipelineSubject) -> None:
     assert (first != subject.render(scene.frames[0], trajectory, scene.plan, 2)).any()
 
 
+def test_a_round_trip_is_made_once_for_equal_clips(subject: PipelineSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = load_scene(SETTINGS, "single-000").frames, load_scene(SETTINGS, "multi-000").frames
+    decoded = subject.round_trip(first)
+    assert (subject.round_trip(second) != decoded).any()
+    kept = decoded.copy()
+    decoded[:] = 0  # what a caller does to its copy
+    monkeypatch.setattr(subject.pipe.vae, "decode", None)
+    np.testing.assert_array_equal(subject.round_trip(first.copy()), kept)
+
+
 def test_everything_with_given_masks_and_another_size(subject: PipelineSubject) -> None:
     scene = load_scene(SETTINGS, "single-000")
     out = subject.generate(scene.frames[0], scene.plan.prompt, 1, first_ids=scene.ids[0])
