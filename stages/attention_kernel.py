@@ -8,32 +8,46 @@ with 48 keys 28 against 7. At these sizes the probabilities are small, so nothin
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 MOST_SCORES = 1 << 26  # a larger matrix of probabilities (128 MB in bf16) is left to PyTorch's own kernels
 
 
-class MatmulAttention(TorchFunctionMode):
-    """Within this context ``scaled_dot_product_attention`` is softmax(q k^T / sqrt(D)) v as written.
+@contextlib.contextmanager
+def matmul_attention() -> Iterator[None]:
+    """Within this context ``F.scaled_dot_product_attention`` is softmax(q k^T / sqrt(D)) v as written.
 
     Calls with causal order, dropout, grouped heads, or a very large product of lengths go to PyTorch's own kernels.
+    The function is replaced for the whole process: a ``TorchFunctionMode`` would be suspended during ``backward``,
+    where gradient checkpointing runs the forward again and must run the same kernel.
     """
+    own = F.scaled_dot_product_attention
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-            bound = dict(zip(names, args, strict=False)) | kwargs
-            plain = not (bound.get("dropout_p") or bound.get("is_causal") or bound.get("enable_gqa"))
-            query, key = bound["query"], bound["key"]
-            if plain and query[..., 0].numel() * key.shape[-2] <= MOST_SCORES:
-                return _attention(query, key, bound["value"], bound.get("attn_mask"), bound.get("scale"))
-        return func(*args, **kwargs)
+    def chosen(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        small = query.shape[:-1].numel() * key.shape[-2] <= MOST_SCORES
+        if small and not (dropout_p or is_causal or enable_gqa):
+            return _attention(query, key, value, attn_mask, scale)
+        return own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+    F.scaled_dot_product_attention = chosen
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = own
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
@@ -53,4 +67,4 @@ def attention_kernel(choice: str, device: torch.device, precision: str) -> conte
         precision: "bf16" or "no".
     """
     matmul = choice == "matmul" or (choice == "auto" and device.type == "cpu" and precision == "bf16")
-    return MatmulAttention() if matmul else contextlib.nullcontext()
+    return matmul_attention() if matmul else contextlib.nullcontext()

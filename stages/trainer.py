@@ -145,12 +145,11 @@ class Trainer:
         begin = self.step * settings.batch_size + accelerator.process_index * self.per_process
         count = self.per_process // self.micro
         total = torch.zeros((), device=accelerator.device)
-        kernel = attention_kernel(settings.attention, accelerator.device, settings.precision)
         for part in range(count):
             indices = np.arange(begin + part * self.micro, begin + (part + 1) * self.micro, dtype=np.int64)
             # Processes exchange gradients once a step, with the last micro-batch.
             quiet = accelerator.no_sync(self.wrapped) if part < count - 1 else contextlib.nullcontext()
-            with quiet, kernel:
+            with quiet, attention_kernel(settings.attention, accelerator.device, settings.precision):
                 loss = self._loss(indices) / count
                 accelerator.backward(loss)
             total += loss.detach()
