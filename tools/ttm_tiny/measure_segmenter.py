@@ -43,7 +43,10 @@ def evaluate(segmenter: Segmenter, split: Split, scenes: int = 64) -> dict[str, 
         "seconds_segment", "seconds_track": mean time of a call.
     """
     ious: dict[bool, list[float]] = {True: [], False: []}
-    best, tracking, refused, segmenting, following = [], [], [], 0.0, 0.0
+    best: list[float] = []
+    tracking: list[float] = []
+    refused: list[float] = []
+    segmenting, following = 0.0, 0.0
     for scene in held_out(split, scenes):
         image, ids = scene.frames[0], scene.ids[0]
         visible = [number for number in range(1, len(scene.objects) + 1) if (ids == number).any()]
@@ -53,7 +56,7 @@ def evaluate(segmenter: Segmenter, split: Split, scenes: int = 64) -> dict[str, 
         except PhraseNotFoundError:
             found = None
         segmenting += time.perf_counter() - began
-        refused.append(found is None)
+        refused.append(float(found is None))
         each = [0.0 if found is None else mask_iou(found == number, ids == number) for number in visible]
         ious[len(scene.objects) == 1] += each
         masks = find_candidates(segmenter.sam2, image, dict(segmenter.config["mask_generator"] or {})).masks
