@@ -49,8 +49,8 @@ from stages.objectives import build_objective
 from stages.settings import Settings, load_settings
 from stages.task import Task
 from stages.text_table import TextTable, texts_of
-from stages.trainer import Finished, Trainer, prepare_output
-from stages.whole_files import replace_folder
+from stages.trainer import Finished, Trainer
+from stages.whole_files import prepare_output, replace_folder
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +36,7 @@ from stages.optimization import EMA, build_optimizer, learning_rate
 from stages.settings import Settings
 from stages.task import Task
 from stages.tracking import Tracker, memory_in_use
-from stages.whole_files import remove_leftovers
+from stages.whole_files import prepare_output, remove_leftovers
 
 Sampler = Callable[[nn.Module], list[NDArray[np.uint8]]]
 
@@ -298,26 +296,3 @@ def _divide(settings: Settings, processes: int) -> tuple[int, int]:
             f"micro_batch_size is {micro}; expected a divisor of the {per_process} clips that each process has."
         )
     return per_process, micro
-
-
-def prepare_output(folder: Path, needed: int) -> None:
-    """Make the output folder, and fail now rather than at the first checkpoint.
-
-    Args:
-        needed: bytes of one checkpoint, of which two must fit.
-
-    Raises:
-        OSError: it can't be made or written, or lacks space.
-    """
-    probe = folder / f".write-{os.getpid()}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0")
-        probe.unlink()
-    except OSError as error:
-        reason = f"output_dir can't be written ({error.strerror}); expected a writable folder"
-        raise OSError(error.errno, reason, str(folder)) from error
-    free = shutil.disk_usage(folder).free
-    if free < 2 * needed:
-        reason = f"output_dir has {free / 1e9:.2f} GB left; expected {2 * needed / 1e9:.2f} for two checkpoints"
-        raise OSError(28, reason, str(folder))

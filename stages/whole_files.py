@@ -129,3 +129,26 @@ def remove_leftovers(folder: Path) -> None:
         owner = path.name.rsplit(".", 2)[-2]
         if not (owner.isdigit() and int(owner) != os.getpid() and Path(f"/proc/{owner}").exists()):
             remove_quietly(path)
+
+
+def prepare_output(folder: Path, needed: int) -> None:
+    """Make the output folder, and fail now rather than at the first checkpoint.
+
+    Args:
+        needed: bytes of one checkpoint, of which two must fit.
+
+    Raises:
+        OSError: it can't be made or written, or lacks space.
+    """
+    probe = folder / f".write-{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        reason = f"output_dir can't be written ({error.strerror}); expected a writable folder"
+        raise OSError(error.errno, reason, str(folder)) from error
+    free = shutil.disk_usage(folder).free
+    if free < 2 * needed:
+        reason = f"output_dir has {free / 1e9:.2f} GB left; expected {2 * needed / 1e9:.2f} for two checkpoints"
+        raise OSError(28, reason, str(folder))

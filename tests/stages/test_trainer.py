@@ -15,6 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from stages import whole_files
 from stages.checkpoint import list_checkpoints
 from stages.settings import Settings
 from stages.train import main, run
@@ -236,11 +237,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint(
 
 
 def test_a_disk_without_space_is_told_before_training(settings: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages import trainer
-
     class Usage:
         free = 1000
 
-    monkeypatch.setattr(trainer.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(OSError, match="expected .* for two checkpoints"):
         run(settings())
