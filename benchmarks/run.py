@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.measure import Figure, Measure, Settings
@@ -53,7 +54,7 @@ def run_measures(
         measures: which measures, in order.
         folder: for rows.jsonl and strips/; made if absent.
         belongs_to: fingerprint of weights, settings and rules; rows of another are set aside.
-        strips: the first items of each measure that get a picture.
+        strips: how many items of each measure, evenly spread, get a picture.
 
     Returns:
         All figures, measure by measure.
@@ -65,13 +66,14 @@ def run_measures(
         clock = TimeLeft(waiting, {measure.name: measure.samplings for measure in measures})
         figures: list[Figure] = []
         for measure in measures:
+            pictured = set(np.linspace(0, len(items[measure.name]) - 1, strips).round().astype(int).tolist())
             for number, item in enumerate(items[measure.name]):
                 if (measure.name, item) in rows.rows:
                     continue
                 started = time.perf_counter()
                 outcome = measure.measure(subject, settings, item)
                 seconds = time.perf_counter() - started
-                if outcome.clips and number < strips:
+                if outcome.clips and number in pictured:
                     title = f"{measure.name} {item}: {outcome.row.get('prompt', '')}"
                     save_picture(strip(title, outcome.clips), folder / "strips" / f"{measure.name}-{item}.png")
                 rows.add(measure.name, item, outcome.row)
@@ -127,13 +129,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def write_sheet(folder: Path, each: int = 2) -> None:
-    """The first strips of every measure on one sheet."""
+def write_sheet(folder: Path, measures: Sequence[Measure]) -> bool:
+    """The first and the last strip of each measure on one sheet; False when there is none."""
     strips: list[Path] = []
-    for name in ("stage_one", "stage_two", "local_prompts", "end_to_end", "disc", "real", "sa_v"):
-        strips += sorted((folder / "strips").glob(f"{name}-*.png"), reverse=name != "real")[:each]
+    for measure in measures:
+        found = sorted((folder / "strips").glob(f"{measure.name}-*.png"))
+        strips += dict.fromkeys([found[-1], found[0]]) if found else []
     if strips:
         save_picture(contact_sheet(strips), folder / "contact_sheet.png")
+    return bool(strips)
 
 
 def benchmark(config: DictConfig) -> int:
@@ -167,8 +171,8 @@ def benchmark(config: DictConfig) -> int:
         "figures": [figure.to_dict() for figure in figures],
     }
     write_report(folder / "report.json", plain(report))
-    write_sheet(folder)
-    print(f"\nwrote {folder / 'report.json'} and {folder / 'contact_sheet.png'}")
+    written = [folder / "report.json"] + ([folder / "contact_sheet.png"] if write_sheet(folder, measures) else [])
+    print("\nwrote " + " and ".join(str(path) for path in written))
     return 0
 
 

@@ -149,7 +149,8 @@ def test_pictures_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "strips").mkdir()
     for name in ("stage_one-x", "real-dog"):
         picture.save(tmp_path / "strips" / f"{name}.png")
-    write_sheet(tmp_path)
+    assert write_sheet(tmp_path, choose("synthetic", None))
+    assert not write_sheet(tmp_path, choose("synthetic", ["disc"]))
     sheet = Image.open(tmp_path / "contact_sheet.png")
     assert sheet.width >= 2 * picture.width and sheet.height >= picture.height
 
