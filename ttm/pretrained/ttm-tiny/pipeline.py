@@ -1,0 +1,11 @@
+"""Opens this folder with diffusers alone; needs the package `through-the-mask`.
+
+    DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+"""
+
+import ttm.models.transformer_wan
+import ttm.segmentation.segmenter
+
+from ttm.pipelines.image_to_video import Pipeline
+
+__all__ = ["Pipeline"]
