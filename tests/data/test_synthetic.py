@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ttm.data.synthetic import DIRECTIONS, SyntheticScene, SyntheticWorld, is_held_out
+from ttm.data.synthetic import DIRECTIONS, SPLITS, SyntheticScene, SyntheticWorld, is_held_out
 
 
 def visible_centroid(scene: SyntheticScene, number: int, t: int) -> np.ndarray:
@@ -31,6 +31,13 @@ def test_shapes_and_pairs_of_a_split(split: str) -> None:
         for item in scene.objects:
             if item.colour is not None:
                 assert is_held_out(item.colour, item.shape) == (split == "test")
+
+
+def test_cut_outs_are_as_rare_in_every_split() -> None:
+    for split in SPLITS:
+        world = SyntheticWorld(split, size=32, num_frames=2, num_objects=(3, 3))
+        objects = [item for index in range(40) for item in world[index].objects]
+        assert 0.02 < np.mean([item.colour is None for item in objects]) < 0.25
 
 
 def test_frames_are_background_where_there_is_no_object() -> None:

@@ -182,21 +182,26 @@ class SyntheticWorld:
         return SyntheticScene(frames, ids, plan, objects, background.astype(np.uint8), layers)
 
     def _names(self, rng: np.random.Generator, count: int) -> list[tuple[str | None, str]]:
-        """Distinct (colour, shape) pairs; colours repeat only now and then."""
+        """Distinct (colour, shape) pairs of this split, one in eight a cut-out; colours repeat only now and then."""
         names: list[tuple[str | None, str]] = []
         while len(names) < count:
+            pair: tuple[str | None, str]
             if rng.random() < 0.12:
-                pair: tuple[str | None, str] = (None, str(rng.choice(list(CUT_OUTS))))
+                pair = (None, str(rng.choice(list(CUT_OUTS))))
             else:
-                colour, shape = str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))
-                if is_held_out(colour, shape) != (self.split == "test"):
-                    continue
+                colour, shape = self._pair(rng)
                 if any(colour == other for other, _ in names) and rng.random() < 0.8:
                     continue
                 pair = (colour, shape)
             if pair not in names:
                 names.append(pair)
         return names
+
+    def _pair(self, rng: np.random.Generator) -> tuple[str, str]:
+        while True:
+            colour, shape = str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))
+            if is_held_out(colour, shape) == (self.split == "test"):
+                return colour, shape
 
     def _object(
         self, rng: np.random.Generator, colour: str | None, shape: str, changes: bool, photos: Sequence[str]
