@@ -41,9 +41,7 @@ def test_the_version_is_the_packages() -> None:
 
 
 def test_data_of_a_plan_needs_no_torch() -> None:
-    code = (
-        "import ttm, sys; ttm.PromptPlan, ttm.MaskTrajectory, ttm.RulePlanner; print('torch' in sys.modules)"
-    )
+    code = "import ttm, sys; ttm.PromptPlan, ttm.MaskTrajectory, ttm.RulePlanner; print('torch' in sys.modules)"
     assert _python(code).strip() == "False"
 
 
