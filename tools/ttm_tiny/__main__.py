@@ -2,10 +2,13 @@
 
     python -m tools.ttm_tiny                      # all of it; started again, it goes on where it stopped
     python -m tools.ttm_tiny --only vae,stage_1   # some of it
+    python -m tools.ttm_tiny --go-on              # from the embedded weights on, not from nothing
     python -m tools.ttm_tiny --scale 0.1          # a tenth of the minutes each: a rehearsal
 
-Each step is a program of its own with a budget of minutes, and resumes by itself; a step whose budget is spent
-returns at once. What was trained for how long stands in the model card of ``ttm/pretrained/ttm-tiny``.
+Each step is a program of its own that resumes by itself. The autoencoder, the text encoder and the segmenter have a
+budget of minutes over all their starts, and return at once when it is spent; the stages have a number of steps (minutes
+limit only one start of theirs). The budgets suit two quiet cores or one GPU. What the weights in the repository were
+trained on, and for how long, stands in their model card, ``ttm/pretrained/ttm-tiny/README.md``.
 """
 
 from __future__ import annotations
@@ -14,44 +17,57 @@ import argparse
 import subprocess
 import sys
 
+EMBEDDED = "ttm/pretrained/ttm-tiny"
 STAGE_SETTINGS = (
-    "host=ttm_tiny", "optimizer.lr=1e-3", "optimizer.warmup_steps=200", "optimizer.decay=cosine", "ema_decay=0.998",
-    "objective.sampling=uniform", "objective.shift=3", "export_dtype=float16",
+    "host=ttm_tiny", "batch_size=8", "optimizer.lr=1e-3", "optimizer.warmup_steps=200", "optimizer.decay=cosine",
+    "optimizer.final_lr=0.05", "ema_decay=0.998", "stage.object_weight=3", "objective.sampling=uniform",
+    "objective.shift=3", "export_dtype=float16",
 )  # fmt: skip
 
 
-def steps(scale: float) -> dict[str, list[str]]:
-    """Name of each step -> its command line, its minutes multiplied by ``scale``."""
+def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
+    """Name of each step -> its command line.
 
-    def minutes(count: float) -> str:
-        return f"{count * scale:g}"
+    Args:
+        scale: multiplies every step's minutes.
+        go_on: start from the embedded weights. Their latents and text embeddings stay as they are, since both stages
+            live on them: of the autoencoder only the decoder is trained.
+    """
 
-    def stage(name: str, folder: str, count: float, *more: str) -> list[str]:
-        settings = [*STAGE_SETTINGS, f"stage={name}", f"output_dir={folder}", f"time_limit_minutes={minutes(count)}"]
-        return ["stages.train", *settings, *more]
+    def minutes(count: float) -> tuple[str, str]:
+        return "--minutes", f"{count * scale:g}"
 
-    return {
-        "vae": ["tools.ttm_tiny.train_autoencoder", "--minutes", minutes(60)],
-        "text_encoder": ["tools.ttm_tiny.train_text_encoder", "--minutes", minutes(5)],
-        "clip": ["tools.ttm_tiny.train_clip", "--minutes", minutes(8)],
-        "sam2": ["tools.ttm_tiny.train_segmenter", "--minutes", minutes(60)],
+    def stage(name: str, folder: str, count: float, max_steps: int) -> list[str]:
+        own = [f"stage={name}", f"output_dir={folder}", f"max_steps={max_steps}"]
+        start = [f"host.init_from={EMBEDDED}"] if go_on else []
+        return ["stages.train", *STAGE_SETTINGS, *own, *start, f"time_limit_minutes={count * scale:g}"]
+
+    decoder = ("--decoder-of", f"{EMBEDDED}/vae", "--run", "runs/ttm-tiny/decoder") if go_on else ()
+    segmenter = ("--start", f"{EMBEDDED}/segmenter") if go_on else ()
+    transformers = {"motion-transformer": "runs/ttm-tiny/stage_1", "transformer": "runs/ttm-tiny/stage_2"}
+    told = [part for name, run in transformers.items() for part in (f"--{name}", f"{run}/transformer")]
+    commands = {
+        "vae": ["tools.ttm_tiny.train_autoencoder", *minutes(90), *decoder],
+        "text_encoder": ["tools.ttm_tiny.train_text_encoder", *minutes(5)],
+        "clip": ["tools.ttm_tiny.train_clip", *minutes(40), *segmenter],
+        "sam2": ["tools.ttm_tiny.train_segmenter", *minutes(80), *segmenter],
         "cache": ["stages.cache", "host=ttm_tiny", "data.encode_scenes=4096"],
-        "stage_1": stage("image_to_motion", "runs/ttm-tiny/stage_1", 60, "max_steps=8000"),
-        "stage_2": stage("motion_to_video", "runs/ttm-tiny/stage_2", 120, "max_steps=16000"),
-        "assemble": [
-            "tools.ttm_tiny.assemble",
-            *("--motion-transformer", "runs/ttm-tiny/stage_1/transformer"),
-            *("--transformer", "runs/ttm-tiny/stage_2/transformer"),
-        ],
-    }  # fmt: skip
+        "stage_1": stage("image_to_motion", transformers["motion-transformer"], 60, 8000),
+        "stage_2": stage("motion_to_video", transformers["transformer"], 120, 16000),
+        "assemble": ["tools.ttm_tiny.assemble", *told],
+    }
+    if go_on:
+        del commands["text_encoder"]
+    return commands
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="names of steps, separated by commas")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every step's minutes")
+    parser.add_argument("--go-on", action="store_true", help="start from the embedded weights, not from nothing")
     arguments = parser.parse_args()
-    commands = steps(arguments.scale)
+    commands = steps(arguments.scale, arguments.go_on)
     wanted = arguments.only.split(",") if arguments.only else list(commands)
     if unknown := set(wanted) - set(commands):
         parser.error(f"there is no step {sorted(unknown)}; expected some of {list(commands)}")
