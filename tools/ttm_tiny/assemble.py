@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
@@ -51,7 +52,7 @@ def assemble(output: Path, motion_transformer: Path, transformer: Path) -> Pipel
     return pipe
 
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "num_frames": 17, "height": 128, "width": 128, "fps": 8.0, "max_sequence_length": 48,
     "num_inference_steps": 20, "guidance_scale": 2.0, "image_guidance_scale": 1.0,
     "motion_num_inference_steps": 20, "motion_guidance_scale": 2.0, "motion_image_guidance_scale": 1.0,
