@@ -82,8 +82,9 @@ def test_outer_imports_go_one_way() -> None:
 
 
 def test_inner_imports_go_one_way() -> None:
-    paths = [path for path in (ROOT / "ttm").rglob("*.py") if path != ROOT / "ttm/__init__.py"]
-    assert [offence for path in paths for offence in _inner_offences(path)] == []
+    """Except in ``ttm/__init__.py``, which imports lazily, and in saved models, whose code nothing here imports."""
+    paths = [path for path in (ROOT / "ttm").rglob("*.py") if "pretrained" not in path.parts]
+    assert [offence for path in paths if path != ROOT / "ttm/__init__.py" for offence in _inner_offences(path)] == []
 
 
 def test_every_room_of_the_library_has_a_level() -> None:
