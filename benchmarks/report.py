@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Figure
+from ttm.atomic_write import written_beside
 
 _WIDTHS = (58, 10, 6, 9)
 
@@ -49,6 +49,5 @@ def _line(name: str, value: str, count: str, goal: str, remark: str) -> str:
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Write a report as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

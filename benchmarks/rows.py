@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ttm.atomic_write import written_beside
+
 
 def fingerprint(settings: dict[str, Any], paths: Iterable[Path]) -> str:
     """A short name for "these settings and the contents of these files", 16 hex digits."""
@@ -53,9 +55,8 @@ class RowFile:
             if path.exists():
                 os.replace(path, path.with_name(path.name + ".old"))
             whole = json.dumps({"belongs_to": belongs_to}) + "\n"
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(whole, encoding="utf-8")
-        os.replace(beside, path)
+        with written_beside(path) as beside:
+            beside.write_text(whole, encoding="utf-8")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held until close
 
     def _read(self, path: Path, belongs_to: str) -> str | None:

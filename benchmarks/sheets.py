@@ -5,13 +5,14 @@ Letters: T frames, H W pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from ttm.atomic_write import written_beside
 
 COLUMNS = 5
 """Frames a strip shows of a clip, evenly spread."""
@@ -58,6 +59,5 @@ def contact_sheet(strips: Sequence[Path], columns: int = 2) -> Image.Image:
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    picture.save(beside, format="PNG")
-    os.replace(beside, path)
+    with written_beside(path) as beside:
+        picture.save(beside, format="PNG")

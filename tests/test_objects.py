@@ -127,3 +127,10 @@ def test_masks_merge_with_the_later_one_in_front() -> None:
 def test_masks_that_do_not_merge(masks: list[np.ndarray], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ids_from_masks(masks)
+
+
+def test_a_plan_that_cannot_be_written_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+    plan = PromptPlan("The ball moves.", "the ball moves", (ObjectPrompt("ball", "the ball moves"),))
+    with pytest.raises(OSError, match="folder does not exist.*absent"):
+        plan.save(tmp_path / "absent" / "plan.json")
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,6 @@ learn that the k-th clause of the motion prompt moves the k-th colour.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ttm.atomic_write import written_beside
 
 MAX_OBJECTS = 12
 """Most objects in one clip: as many palette colours as nearest-colour decoding still tells apart."""
@@ -96,11 +97,13 @@ class PromptPlan:
         return cls(values["prompt"], values["motion_prompt"], objects)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON (whole or not at all)."""
-        path = Path(path)
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        """Write the plan as JSON, whole or not at all.
+
+        Raises:
+            OSError: the folder is missing or read-only, or the disk is full; names the path.
+        """
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> PromptPlan:

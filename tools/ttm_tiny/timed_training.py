@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from ttm.atomic_write import written_beside
 
 
 @dataclass
@@ -91,8 +92,8 @@ def _save(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, prog
         for key, tensor in optimizer.state[p].items():  # empty until the parameter has had a gradient
             tensors[f"{key}/{name}"] = tensor
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, folder / "training.part", metadata={"progress": json.dumps(asdict(progress))})
-    os.replace(folder / "training.part", folder / "training.safetensors")
+    with written_beside(folder / "training.safetensors") as beside:
+        save_file(tensors, beside, metadata={"progress": json.dumps(asdict(progress))})
 
 
 def _resume(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
