@@ -172,16 +172,18 @@ def test_fine_tuning_starts_from_the_weights_it_is_given(settings: Build, tmp_pa
 
 
 def test_time_limit_stops_with_a_checkpoint_and_an_export(settings: Build) -> None:
-    made = settings("max_steps=100000", "checkpoint_every=50000", "time_limit_minutes=0.001")
+    made = settings("max_steps=100000", "checkpoint_every=50000", "time_limit_minutes=1e-9")
     stopped = run(made)  # the time ran out during the set-up: not one step, and nothing to keep
     assert not stopped.complete and stopped.step == 0
     made.time_limit_minutes = None
-    os_alarm = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    signal.setitimer(signal.ITIMER_REAL, 3.0)
+    log = Path(made.output_dir) / "log.jsonl"  # its first line is written from within the loop
+    before = signal.signal(signal.SIGALRM, lambda *_: log.exists() and os.kill(os.getpid(), signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         stopped = run(made)
     finally:
-        signal.signal(signal.SIGALRM, os_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     assert 0 < stopped.step < 100000
     assert list_checkpoints(Path(made.output_dir) / "checkpoints")[-1].name == f"step-{stopped.step:08d}"
 
