@@ -1,15 +1,17 @@
 """Train the video autoencoder of ttm-tiny on crops of synthetic clips and of their palette clips.
 
     python -m tools.ttm_tiny.train_autoencoder --minutes 60
+    python -m tools.ttm_tiny.train_autoencoder --minutes 60 --start ttm/pretrained/ttm-tiny/vae
     python -m tools.ttm_tiny.train_autoencoder --minutes 20 --decoder-of ttm/pretrained/ttm-tiny/vae --run runs/decoder
 
-The second form goes on with the decoder of trained weights alone: what the encoder gives stays as it is, and so do the
-models that were trained on it.
+The second form goes on from trained weights; the latents move, so the cache must be made anew and both stages go on
+after it. The third goes on with their decoder alone: what the encoder gives stays as it is, and so do the models that
+were trained on it.
 
 It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts, the pixel packing and the latent geometry of
 Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is
-convolutional: it trains on 64 x 64 crops, of one frame first, because that is where the photographs vary, then of
-clips. A causal convolution sees zeros before the first frame, so on one frame it equals the plane convolution of its
+convolutional: it trains on crops of 64 and 128 pixels, of one frame first, because that is where the photographs vary,
+then of clips. A causal convolution sees zeros before the first frame, so on one frame it equals the plane convolution of its
 last temporal tap, at a third of the work; the other taps start at zero, as an image model inflated to video.
 """
 
@@ -37,7 +39,6 @@ CONFIG = {
     "temperal_downsample": [True, True], "is_residual": True, "patch_size": 4, "in_channels": 48, "out_channels": 48,
     "scale_factor_temporal": 4, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48,
 }  # fmt: skip
-CROP = 64
 KL_WEIGHT = 1e-4
 
 
@@ -78,8 +79,8 @@ class CropSource:
         else:
             self.pool[int(self.rng.integers(self.pool_size))] = pair
 
-    def batch(self, count: int, num_frames: int) -> Tensor:
-        """Clips, a fifth of them palette clips, and photographs: float32 [count, 3, T, CROP, CROP] in [-1, 1]."""
+    def batch(self, count: int, num_frames: int, side: int = 64) -> Tensor:
+        """Clips, a fifth of them palette clips, and photographs: float32 [count, 3, T, side, side] in [-1, 1]."""
         crops = []
         for _ in range(count):
             if num_frames == 1 and self.rng.random() < 0.35:
@@ -89,8 +90,8 @@ class CropSource:
                 pair = self.pool[int(self.rng.integers(len(self.pool)))]
                 clip = pair[int(self.rng.random() < 0.2)]
             t = int(self.rng.integers(clip.shape[0] - num_frames + 1))
-            y, x = self.rng.integers(0, clip.shape[1] - CROP + 1, 2)
-            crop = clip[t : t + num_frames, y : y + CROP, x : x + CROP]
+            y, x = self.rng.integers(0, clip.shape[1] - side + 1, 2)
+            crop = clip[t : t + num_frames, y : y + side, x : x + side]
             if self.rng.random() < 0.3:
                 crop = crop[..., self.rng.permutation(3)]
             crops.append(crop)
@@ -143,40 +144,40 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny/vae"))
     parser.add_argument("--output", type=Path, default=Path("ttm/pretrained/ttm-tiny/vae"))
-    parser.add_argument("--decoder-of", type=Path, help="go on from these weights, and train their decoder alone")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--start", type=Path, help="go on from these weights")
+    start.add_argument("--decoder-of", type=Path, help="go on from these weights, and train their decoder alone")
     parser.add_argument("--learning-rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     torch.manual_seed(arguments.seed)
     torch.set_flush_denormal(True)
-    decoder_only = arguments.decoder_of is not None
+    decoder_only, trained = arguments.decoder_of is not None, arguments.start or arguments.decoder_of
+    vae = AutoencoderKLWan(**CONFIG) if trained is None else AutoencoderKLWan.from_pretrained(trained).float()
     if decoder_only:
-        vae = AutoencoderKLWan.from_pretrained(arguments.decoder_of, torch_dtype=torch.float32)
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    else:
-        vae = AutoencoderKLWan(**CONFIG)
-    inflate(vae, zero_other_taps=not decoder_only)
+    inflate(vae, zero_other_taps=trained is None)
     print(f"{sum(p.numel() for p in vae.parameters() if p.requires_grad) / 1e6:.2f} M trained parameters", flush=True)
     source = CropSource(SyntheticWorld("train"), pool_size=400, seed=arguments.seed)
     for _ in range(100):
         source.renew()
 
     def loss_at(step: int, fraction: float) -> Tensor:
-        if (fraction < 0.4 and not decoder_only) or step % 4 == 0:
-            count, num_frames = 12, 1
+        if (fraction < 0.4 and trained is None) or step % 4 == 0:
+            count, num_frames, side = (12, 1, 64) if step % 8 else (4, 1, 128)
         else:  # the caches between chunks of 4 frames are full from the third chunk on: 5 frames would not train them
-            count, num_frames = (2, 9) if step % 8 else (1, 17)
+            count, num_frames, side = [(4, 9, 64), (1, 9, 128), (2, 17, 64)][step % 3]
         if step % 2 == 0:
             source.renew()
-        x = source.batch(count, num_frames)
+        x = source.batch(count, num_frames, side)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample.float()
         error = y - x
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        return error.abs().mean() + 2 * error.square().mean() + KL_WEIGHT * kl
+        return 0.3 * error.abs().mean() + 4 * error.square().mean() + KL_WEIGHT * kl
 
     def on_checkpoint(progress: Progress) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in measure(vae).items())
