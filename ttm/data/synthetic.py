@@ -39,6 +39,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 MOTIONS = (*DIRECTIONS, "circles", "bounces", "grows", "shrinks", "stays")
 _MOTION_ODDS = dict(zip(MOTIONS, (0.15, 0.15, 0.14, 0.14, 0.07, 0.07, 0.07, 0.07, 0.14), strict=True))
+LARGE = 0.2
+"""Share of training scenes whose hindmost object is up to twice as large, as objects of photographs may be. Only the
+hindmost: it hides no other."""
 _VERBS = ("moves", "moves", "moves", "goes", "slides", "drifts", "runs")
 
 
@@ -174,7 +177,7 @@ class SyntheticWorld:
         drawn = []
         for number, (colour, shape) in enumerate(names):
             changes = number == special if special is not None else rng.random() < float(self.appearance)
-            drawn.append(self._object(rng, colour, shape, changes, photos))
+            drawn.append(self._object(rng, colour, shape, changes, photos, hindmost=number == 0))
         objects = self._placed(rng, [item for item, _ in drawn])
         layers = np.stack([_layer(item, sprite, self.size) for item, (_, sprite) in zip(objects, drawn, strict=True)])
         frames, ids = _composite(background.astype(np.uint8), layers)
@@ -204,7 +207,13 @@ class SyntheticWorld:
                 return colour, shape
 
     def _object(
-        self, rng: np.random.Generator, colour: str | None, shape: str, changes: bool, photos: Sequence[str]
+        self,
+        rng: np.random.Generator,
+        colour: str | None,
+        shape: str,
+        changes: bool,
+        photos: Sequence[str],
+        hindmost: bool,
     ) -> tuple[SceneObject, Sprite]:
         odds = np.array([_MOTION_ODDS[motion] for motion in self.motions])
         motion = str(rng.choice(self.motions, p=odds / odds.sum()))
@@ -223,6 +232,8 @@ class SyntheticWorld:
         if appearance == "spins":
             turn = np.linspace(0, 2 * np.pi, self.num_frames, dtype=np.float32)
         radius = float(rng.uniform(0.10, 0.19)) * self.size
+        if hindmost and self.split == "train" and rng.random() < LARGE:
+            radius = float(rng.uniform(0.20, 0.33)) * self.size
         if motion == "grows":
             radius *= 0.8
         elif motion == "shrinks":
