@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from ttm.cli.errors import CommandError
-from ttm.cli.inputs import ids_picture, read_image, read_masks, read_plan, read_trajectory
+from ttm.cli.inputs import read_image, read_masks, read_plan, read_trajectory
+from ttm.motion.mask_pictures import ids_picture
 from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
 from ttm.objects import ObjectPrompt, PromptPlan
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from ttm.cli.errors import CommandError
-from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
-from ttm.objects import MAX_OBJECTS, PromptPlan, ids_from_masks, validate_ids
+from ttm.motion.mask_pictures import read_mask_file
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.objects import PromptPlan, ids_from_masks, validate_ids
 
 
 def read_image(path: str) -> NDArray[np.uint8]:
@@ -47,7 +47,10 @@ def read_masks(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]
     Raises:
         CommandError: a file that is missing, damaged, of another size, or holds no masks.
     """
-    arrays = [_mask_array(Path(path)) for path in paths]
+    try:
+        arrays = [read_mask_file(path) for path in paths]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     for path, array in zip(paths, arrays, strict=True):
         height, width = array.shape[-2:]
         if (width, height) != size:
@@ -94,63 +97,6 @@ def read_trajectory(path: str) -> MaskTrajectory:
     if not trajectory.object_ids:
         raise CommandError(f"{path} shows no object in any frame; expected ids from 1.")
     return trajectory
-
-
-def ids_picture(ids: NDArray[np.uint8]) -> Image.Image:
-    """Ids [H, W] as an indexed picture: a viewer shows the palette, :func:`read_masks` reads the ids."""
-    picture = Image.fromarray(ids, mode="L").convert("P")
-    picture.putdata(ids.ravel().tolist())
-    picture.putpalette(PALETTE.ravel().tolist())
-    return picture
-
-
-def _mask_array(path: Path) -> NDArray[np.generic]:
-    """Booleans [H, W] or [L, H, W], or integers [H, W]."""
-    if path.suffix.lower() == ".npy":
-        _expect_file(path, "a mask")
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise CommandError(f"{path} is no plain NumPy array, or is damaged ({error}).") from error
-        whole = (array.dtype.kind in "iu" and array.ndim == 2) or (array.dtype == bool and array.ndim in (2, 3))
-        if not whole or array.size == 0:
-            shape = f"{array.dtype} {list(array.shape)}"
-            raise CommandError(f"{path} holds {shape}; expected integers [H, W] or booleans [H, W] or [L, H, W].")
-        return array
-    picture = _open(path, "a mask (PNG or NPY)")
-    if picture.mode in ("RGB", "RGBA"):
-        return _from_colours(np.asarray(picture.convert("RGB")), path)
-    if picture.mode not in ("1", "L", "P"):
-        raise CommandError(f"{path} has mode {picture.mode}; expected an 8-bit grey or indexed PNG.")
-    array = np.asarray(picture)
-    if array.dtype == bool or set(np.unique(array)) <= {0, 255}:
-        return array.astype(bool)
-    if array.max() > MAX_OBJECTS:
-        found = f"values up to {int(array.max())}"
-        raise CommandError(f"{path} holds {found}; expected ids 0..{MAX_OBJECTS}, or black and white alone.")
-    return array
-
-
-def _from_colours(pixels: NDArray[np.uint8], path: Path) -> NDArray[np.generic]:
-    """Pixels [H, W, 3] in black and white as booleans, in exactly the palette's colours as ids."""
-    if np.isin(pixels, (0, 255)).all() and (pixels[..., :1] == pixels).all():
-        return pixels[..., 0].astype(bool)
-    same = (pixels[:, :, None, :] == PALETTE).all(axis=-1)
-    if not same.any(axis=-1).all():
-        raise CommandError(f"{path} is a colour picture; expected ids, black and white, or the palette's colours.")
-    return same.argmax(axis=-1).astype(np.uint8)
-
-
-def _open(path: Path, what: str) -> Image.Image:
-    _expect_file(path, what)
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except UnidentifiedImageError:
-        raise CommandError(f"{path} is no picture that can be read; expected PNG, JPEG, WebP, ...") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CommandError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
 
 
 def _expect_file(path: Path, what: str) -> None:

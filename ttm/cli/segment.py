@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ttm.cli.errors import EXIT_USAGE, CommandError
 from ttm.cli.generate import load_pipeline, write_json
-from ttm.cli.inputs import ids_picture, read_image
+from ttm.cli.inputs import read_image
 from ttm.cli.output_folder import check_output, written_whole
 from ttm.cli.progress import Progress
+from ttm.motion.mask_pictures import ids_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import MAX_OBJECTS, ObjectPrompt, PromptPlan
 
