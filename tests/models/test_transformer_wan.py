@@ -186,7 +186,7 @@ def test_packed_blocks_compute_what_dense_blocks_do(monkeypatch: pytest.MonkeyPa
     model, values = make_model(), inputs()
     dense = run(model, values)
     assert DENSE_UP_TO > 0
-    monkeypatch.setattr("ttm.models.transformer_wan.DENSE_UP_TO", 0)
+    monkeypatch.setattr("ttm.models.regions.DENSE_UP_TO", 0)
     torch.testing.assert_close(run(model, values), dense, atol=1e-5, rtol=1e-5)
 
 

@@ -17,7 +17,6 @@ What the paper does not state, and the choice made here:
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -31,21 +30,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ttm.models.adapter import AdapterMixin
-from ttm.models.masked_attention import (
-    DENSE_UP_TO,
-    REGIONS,
-    CrossMask,
-    SelfRegion,
-    cross_mask,
-    object_token_mask,
-    pack_tokens,
-    same_owner,
-    same_region,
-    token_owner,
-)
-from ttm.models.wan_block import MaskedWanTransformerBlock, Regions
-
-Grid = tuple[int, int, int]
+from ttm.models.host import Grid, check_objects, check_switches, token_grid
+from ttm.models.regions import Regions, make_regions, used_words
+from ttm.models.wan_block import MaskedWanTransformerBlock
 
 
 class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
@@ -115,7 +102,7 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         masked_cross: bool = True,
         region: str = "mask",
     ) -> None:
-        _check_settings(condition_channels, num_masked_blocks, num_layers, region)
+        check_switches(condition_channels, num_masked_blocks, num_layers, "num_layers", region)
         super().__init__(
             patch_size=patch_size,
             num_attention_heads=num_attention_heads,
@@ -143,6 +130,17 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
             kernel = (patch_size[0], patch_size[1], patch_size[2])
             self.condition_patch_embedding = nn.Conv3d(condition_channels, dim, kernel, kernel, bias=False)
             nn.init.zeros_(self.condition_patch_embedding.weight)
+
+    @property
+    def token_patch(self) -> Grid:
+        """Latent frames, rows and columns of one token."""
+        t, h, w = self.config.patch_size
+        return t, h, w
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text embeddings that the model takes."""
+        return self.config.text_dim
 
     @apply_lora_scale("attention_kwargs")
     def forward(
@@ -181,7 +179,7 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         Raises:
             ValueError: a shape does not fit the others or the configuration.
         """
-        grid = self._token_grid(hidden_states, condition_latents)
+        grid = token_grid(self, "hidden_states", hidden_states, condition_latents)
         rotary_emb = self.rope(hidden_states)
         x = self.patch_embedding(hidden_states)
         if self.condition_patch_embedding is not None and condition_latents is not None:
@@ -215,86 +213,13 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         sample = rearrange(x, "b (t h w) (i j k c) -> b c (t i) (h j) (w k)", **sizes)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
-    def _token_grid(self, latents: Tensor, condition: Tensor | None) -> Grid:
-        patch = tuple(self.config.patch_size)
-        channels, wanted = self.config.in_channels, self.config.condition_channels
-        fits = latents.ndim == 5 and latents.shape[1] == channels
-        if not fits or any(size % p or not size for size, p in zip(latents.shape[2:], patch, strict=True)):
-            raise ValueError(
-                f"hidden_states is {list(latents.shape)}; expected [B, {channels}, T, H, W] with T, H, W"
-                f" multiples of the patch {patch}."
-            )
-        expected = (latents.shape[0], wanted, *latents.shape[2:])
-        if condition is not None and (not wanted or condition.shape != expected):
-            raise ValueError(
-                f"condition_latents is {list(condition.shape)}; expected "
-                + (f"{list(expected)}." if wanted else "None: this model has condition_channels = 0.")
-            )
-        t, h, w = (size // p for size, p in zip(latents.shape[2:], patch, strict=True))
-        return t, h, w
-
     def _regions(
         self, batch: int, grid: Grid, coverage: Tensor | None, local: Tensor | None, words: Tensor | None
     ) -> Regions:
-        _check_objects(batch, grid, self.config.text_dim, coverage, local, words)
+        check_objects(batch, grid, self.text_width, coverage, local, words)
         if not self.config.num_masked_blocks:
             return Regions(None, None, None)
-        within = self._region_within(coverage) if self.config.masked_self and coverage is not None else None
-        if not self.config.masked_cross or local is None:
-            return Regions(within, None, None)
-        if words is None:
-            words = torch.ones(local.shape[:3], dtype=torch.bool, device=local.device)
-        # Places that are padding in every prompt cost time and change nothing.
-        places = torch.arange(1, words.shape[2] + 1, device=words.device)
-        used = max(int((words * places).amax()), 1)
-        prompts = self.condition_embedder.text_embedder(local[:, :, :used])
-        across = self._region_across(batch, grid, coverage, words[:, :, :used])
-        return Regions(within, across, rearrange(prompts, "b l s d -> b (l s) d"))
-
-    def _region_within(self, coverage: Tensor) -> SelfRegion:
-        if self.config.region == "none":
-            return None
-        if self.config.region == "box":
-            return same_region(object_token_mask(coverage, "box"))
-        owner = token_owner(coverage)
-        return same_owner(owner) if owner.shape[1] <= DENSE_UP_TO else pack_tokens(owner)
-
-    def _region_across(self, batch: int, grid: Grid, coverage: Tensor | None, words: Tensor) -> CrossMask:
-        if self.config.region == "none" or coverage is None:
-            everywhere = self.config.region == "none"
-            shape = (batch, math.prod(grid), words.shape[1])
-            return cross_mask(torch.full(shape, everywhere, device=words.device), words)
-        return cross_mask(object_token_mask(coverage, self.config.region), words)
-
-
-def _check_settings(condition_channels: int, num_masked_blocks: int, num_layers: int, region: str) -> None:
-    if region not in REGIONS:
-        raise ValueError(f"region is {region!r}; expected one of {', '.join(REGIONS)}.")
-    if not 0 <= num_masked_blocks <= num_layers:
-        raise ValueError(
-            f"num_masked_blocks is {num_masked_blocks}; expected 0 to num_layers = {num_layers}."
-        )
-    if condition_channels < 0:
-        raise ValueError(f"condition_channels is {condition_channels}; expected 0 or more.")
-
-
-def _check_objects(
-    batch: int, grid: Grid, text_dim: int, coverage: Tensor | None, local: Tensor | None, words: Tensor | None
-) -> None:
-    fits = coverage is None or (coverage.ndim == 5 and coverage.is_floating_point() and coverage.shape[1] > 0)
-    if coverage is not None and not (fits and (coverage.shape[0], *coverage.shape[2:]) == (batch, *grid)):
-        raise ValueError(
-            f"object_coverage is {coverage.dtype} {list(coverage.shape)}; expected float"
-            f" [{batch}, L, {grid[0]}, {grid[1]}, {grid[2]}] (the latent grid divided by the patch)."
-        )
-    objects = "L" if coverage is None else coverage.shape[1]
-    if local is not None:
-        fits = local.ndim == 4 and local.shape[::3] == (batch, text_dim) and 0 not in local.shape
-        if not fits or (coverage is not None and local.shape[1] != objects):
-            raise ValueError(
-                f"local_encoder_hidden_states is {list(local.shape)}; expected [{batch}, {objects}, S,"
-                f" {text_dim}], one prompt for each object of the coverage."
-            )
-    if words is not None and (local is None or words.dtype != torch.bool or words.shape != local.shape[:3]):
-        expected = "None without local prompts" if local is None else f"bool {list(local.shape[:3])}"
-        raise ValueError(f"local_attention_mask is {words.dtype} {list(words.shape)}; expected {expected}.")
+        if local is not None and self.config.masked_cross:
+            local, words = used_words(local, words)
+            local = self.condition_embedder.text_embedder(local)
+        return make_regions(self.config, batch, grid, coverage, local, words)

@@ -6,8 +6,6 @@ d width of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
@@ -15,21 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ttm.models.masked_attention import CrossMask, SelfRegion, attend_across, attend_within
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Who may attend to what: made once a forward pass, read by every masked block.
-
-    Attributes:
-        within: of masked self-attention.
-        across: of masked cross-attention; None without local prompts.
-        prompts: [B, L * S, D] the local prompts after the host's text projection; None without.
-    """
-
-    within: SelfRegion
-    across: CrossMask | None
-    prompts: Tensor | None
+from ttm.models.regions import Regions
 
 
 class MaskedBranch(nn.Module):
