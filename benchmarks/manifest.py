@@ -153,7 +153,8 @@ def _sample(values: Any, folder: Path, where: str) -> Sample:
         raise ValueError(f"{where} names the files {sorted(paths)}; expected an image or a video, one of both.")
     plan = _plan(given.get("plan"), folder, where)
     motions = _motions(given.get("motions", []), plan, where)
-    return Sample(**texts, **paths, plan=plan, motions=motions)
+    values_of: dict[str, Any] = {**texts, **paths}
+    return Sample(**values_of, plan=plan, motions=motions)
 
 
 def _text(value: Any, key: str, where: str) -> str:
