@@ -18,9 +18,9 @@ from benchmarks.subject import Generated, Pixels, Size
 from ttm.models.masked_attention import object_token_mask, token_owner
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
-from ttm.pipelines.conditioning import decode_latents, encode_video, trajectory_coverage
+from ttm.pipelines.autoencoders import decode_latents, encode_video, latent_shape
+from ttm.pipelines.conditioning import trajectory_coverage
 from ttm.pipelines.inputs import fit_ids, fit_image, to_model, to_uint8
-from ttm.pipelines.stage_pipeline import latent_shape
 
 REMEMBERED = 256
 """Clips whose round trip is kept: about 200 MB at 17 x 128 x 128."""

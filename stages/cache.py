@@ -34,7 +34,7 @@ from stages.whole_files import read_tensors, remove_leftovers, write_json, write
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
-from ttm.pipelines.conditioning import encode_video
+from ttm.pipelines.autoencoders import encode_video
 
 
 def build_world(data: DataSettings, split: str = "train") -> SyntheticWorld:

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from stages.settings import Settings
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+from ttm.pipelines.autoencoders import LatentFormat
 
 
 def expect_component(pipeline: str, name: str) -> None:
@@ -54,8 +55,9 @@ def module_digest(module: nn.Module, length: int = 12) -> str:
 
 def encoder_digest(vae: Any) -> str:
     """A hash of what decides an autoencoder's latents: its decoder may go on learning, and a cache stays good."""
-    parts = nn.ModuleDict({name: getattr(vae, name) for name in ("encoder", "quant_conv") if hasattr(vae, name)})
-    scale = (vae.config.latents_mean, vae.config.latents_std)
+    parts = nn.ModuleDict({name: getattr(vae, name) for name in ("encoder", "quant_conv") if getattr(vae, name, None)})
+    form = LatentFormat.of(vae)
+    scale = (list(form.mean), list(form.std))
     return hashlib.sha256(f"{module_digest(parts)}{scale}".encode()).hexdigest()[:12]
 
 

@@ -9,9 +9,7 @@ import torch
 
 from ttm.pipelines.conditioning import (
     Conditions,
-    decode_latents,
     encode_text,
-    encode_video,
     guidance_passes,
     guided,
     image_to_motion_condition,
@@ -121,33 +119,6 @@ def test_dropping_survives_values_that_are_not_finite() -> None:
     none = torch.tensor([False])
     kept = broken.keep(none, none, nothing, nothing_mask)
     assert not kept.latents.any() and torch.equal(kept.text, nothing)
-
-
-def test_latents_are_normalised_with_the_autoencoders_numbers(pipe: Pipeline) -> None:
-    frames = torch.rand(2, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.no_grad():
-        latents = encode_video(pipe.vae, frames)
-        raw = pipe.vae.encode(frames).latent_dist.mode()
-        assert latents.shape == (2, 4, 2, 4, 4) and latents.dtype == torch.float32
-        for channel, (mean, std) in enumerate(
-            zip(pipe.vae.config.latents_mean, pipe.vae.config.latents_std, strict=True)
-        ):
-            torch.testing.assert_close(latents[:, channel] * std + mean, raw[:, channel])
-        torch.testing.assert_close(decode_latents(pipe.vae, latents), pipe.vae.decode(raw).sample)
-
-
-def test_a_clips_first_latent_is_that_of_its_first_frame(pipe: Pipeline) -> None:
-    """What lets training take E(x0) from the latents of the whole clip."""
-    frames = torch.rand(1, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.no_grad():
-        clip, alone = encode_video(pipe.vae, frames), encode_video(pipe.vae, frames[:, :, :1])
-    torch.testing.assert_close(clip[:, :, :1], alone)
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 4, 32, 32), (1, 3, 5, 30, 32), (3, 5, 32, 32), (1, 1, 5, 32, 32)])
-def test_clips_that_cannot_be_packed(pipe: Pipeline, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="expected|packs"):
-        encode_video(pipe.vae, torch.zeros(shape))
 
 
 def test_text_is_zero_beyond_its_own_tokens_and_does_not_depend_on_its_neighbours(pipe: Pipeline) -> None:

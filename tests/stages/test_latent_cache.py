@@ -14,7 +14,7 @@ from stages.latent_cache import LatentCache, frames_to_tensor, shard_path
 from stages.settings import Settings
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
-from ttm.pipelines.conditioning import encode_video
+from ttm.pipelines.autoencoders import encode_video
 
 Build = Callable[..., Settings]
 

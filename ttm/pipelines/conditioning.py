@@ -20,55 +20,6 @@ from torch import Tensor
 from ttm.motion.token_grid import object_coverage
 
 
-def encode_video(vae: Any, frames: Tensor) -> Tensor:
-    """Encode a clip, and normalise its latents with the autoencoder's own statistics.
-
-    The mode of the posterior is taken, so that the same clip always has the same latents.
-
-    Args:
-        vae: an ``AutoencoderKLWan``.
-        frames: float [B, 3, T, H, W] in -1..1, on the autoencoder's device; T = 1 + k * time factor.
-
-    Returns:
-        float32 [B, Z, t, h, w] of about unit variance.
-
-    Raises:
-        ValueError: another shape, or a T, H or W that the autoencoder can't pack.
-    """
-    if frames.ndim != 5 or frames.shape[1] != 3 or 0 in frames.shape:
-        shape = list(frames.shape)
-        raise ValueError(f"frames has shape {shape}; expected [B, 3, T, H, W] with no empty axis.")
-    time, space = vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
-    if (frames.shape[2] - 1) % time or frames.shape[3] % space or frames.shape[4] % space:
-        raise ValueError(
-            f"frames has shape {list(frames.shape)}; this autoencoder packs T = 1 + {time} k frames, and H"
-            f" and W that are multiples of {space}."
-        )
-    latents = vae.encode(frames.to(vae.dtype)).latent_dist.mode().float()
-    mean, std = _latent_statistics(vae, latents)
-    return (latents - mean) / std
-
-
-def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """The inverse of :func:`encode_video`, as far as the autoencoder goes.
-
-    Args:
-        vae: an ``AutoencoderKLWan``.
-        latents: float [B, Z, t, h, w], normalised.
-
-    Returns:
-        float32 [B, 3, T, H, W] in -1..1.
-    """
-    mean, std = _latent_statistics(vae, latents)
-    return vae.decode((latents.float() * std + mean).to(vae.dtype)).sample.float().clamp(-1, 1)
-
-
-def _latent_statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    values = torch.tensor([vae.config.latents_mean, vae.config.latents_std], device=latents.device)
-    mean, std = rearrange(values, "two z -> two 1 z 1 1 1")
-    return mean, std
-
-
 def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
     """Embed texts as Wan does: beyond a text's own tokens the embedding is zero.
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
 from ttm.objects import PromptPlan
-from ttm.pipelines.conditioning import Conditions, decode_latents, encode_video, image_to_motion_condition
+from ttm.pipelines.autoencoders import decode_latents, encode_video
+from ttm.pipelines.conditioning import Conditions, image_to_motion_condition
 from ttm.pipelines.inputs import (
     check_masks_against_plan,
     fit_ids,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
+from ttm.pipelines.autoencoders import latent_shape
 from ttm.pipelines.first_masks import require_segmenter, segment_shown_part
 from ttm.pipelines.image_to_motion import ImageToMotionPipeline
 from ttm.pipelines.inputs import (
@@ -37,7 +38,6 @@ from ttm.pipelines.stage_pipeline import (
     StepCallback,
     check_output_type,
     draw_noise,
-    latent_shape,
 )
 from ttm.pipelines.video_request import Packing, VideoRequest, clip_length
 from ttm.prompt_planner import PromptPlanner, RulePlanner

@@ -20,13 +20,8 @@ from torch import Tensor
 
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
-from ttm.pipelines.conditioning import (
-    Conditions,
-    decode_latents,
-    encode_video,
-    motion_to_video_condition,
-    trajectory_coverage,
-)
+from ttm.pipelines.autoencoders import LatentFormat, decode_latents, encode_video
+from ttm.pipelines.conditioning import Conditions, motion_to_video_condition, trajectory_coverage
 from ttm.pipelines.inputs import (
     check_trajectory_against_plan,
     fit_image,
@@ -97,7 +92,7 @@ class MotionToVideoPipeline(StagePipeline):
         """
         if not isinstance(plan, PromptPlan):
             raise ValueError(f"plan is a {type(plan).__name__}; expected a ttm.PromptPlan.")
-        length = clip_length(None, trajectory, self.config.num_frames, self.vae.config.scale_factor_temporal)
+        length = clip_length(None, trajectory, self.config.num_frames, LatentFormat.of(self.vae).group)
         clip = self._check_clip(length, height, width)
         picture = read_image(image)
         moves = fit_trajectory(trajectory, picture.shape[:2], *clip[1:])

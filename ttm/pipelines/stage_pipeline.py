@@ -14,6 +14,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ttm.pipelines.autoencoders import LatentFormat, latent_shape
 from ttm.pipelines.conditioning import (
     Conditions,
     Passes,
@@ -235,12 +236,6 @@ class StagePipeline(SamplingState, SavedPipeline):
         return latents
 
 
-def latent_shape(vae: Any, num_frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
-    """(1, Z, t, h, w) of a clip's latents."""
-    time, space = vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
-    return 1, vae.config.z_dim, (num_frames - 1) // time + 1, height // space, width // space
-
-
 def draw_noise(shape: tuple[int, ...], generator: Any, device: torch.device, latents: Tensor | None = None) -> Tensor:
     """Noise float32 of ``shape`` from a generator, or the noise that was handed in, checked."""
     if latents is None:
@@ -259,7 +254,7 @@ def check_output_type(output_type: str) -> None:
 
 def check_components(vae: Any, text_encoder: Any, transformer: Any) -> None:
     """Raise ValueError unless autoencoder, text encoder and transformer fit together."""
-    channels = vae.config.z_dim
+    channels = LatentFormat.of(vae).channels
     expected = {
         "in_channels": channels,
         "condition_channels": 2 * channels,

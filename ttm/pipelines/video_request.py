@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
+from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.inputs import check_num_frames, check_size, fit_trajectory, read_image, read_masks
 
 
@@ -30,9 +31,9 @@ class Packing:
 
     @classmethod
     def of(cls, vae: Any, transformer: Any) -> Packing:
-        """Of an ``AutoencoderKLWan`` and a ``MaskedWanTransformer3DModel``."""
-        space, patch = vae.config.scale_factor_spatial, transformer.config.patch_size
-        return cls(vae.config.scale_factor_temporal, (space * patch[1], space * patch[2]))
+        """Of an autoencoder and a host."""
+        form, patch = LatentFormat.of(vae), transformer.config.patch_size
+        return cls(form.group, (form.space * patch[1], form.space * patch[2]))
 
 
 @dataclass(frozen=True)
