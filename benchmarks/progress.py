@@ -23,6 +23,10 @@ class TimeLeft:
         self._remaining[measure] -= 1
         self._seconds[measure].append(seconds)
 
+    def skip(self, measure: str) -> None:
+        """One item of a measure needs no time: another process did it."""
+        self._remaining[measure] -= 1
+
     def seconds(self) -> float | None:
         """Seconds left; None while unknown. A measure not begun is taken to cost what its samplings do."""
         sampled = [

@@ -79,7 +79,8 @@ def test_sa_v_from_a_table_of_scores(tmp_path: Path) -> None:
     with_truth = [sample for sample in suite.samples if sample.trajectory]
     assert [sample.id for sample in with_truth] in ([], ["video 1"])
     for sample in with_truth:
-        assert sample.trajectory and MaskTrajectory.load(sample.trajectory).num_frames == 32, "frames 0 to 127, every 4th annotated"
+        assert sample.trajectory
+        assert MaskTrajectory.load(sample.trajectory).num_frames == 32, "frames 0 to 127, every 4th annotated"
 
 
 def test_the_true_motion_comes_from_the_annotation_beside_the_video(tmp_path: Path) -> None:
