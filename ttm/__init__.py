@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+    from ttm.motion.keyframes import Keyframes
     from ttm.motion.mask_trajectory import MaskTrajectory
     from ttm.objects import ObjectPrompt, PromptPlan
     from ttm.pipelines.image_to_motion import ImageToMotionPipeline
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageToMotionPipeline": "ttm.pipelines.image_to_motion",
+    "Keyframes": "ttm.motion.keyframes",
     "MaskTrajectory": "ttm.motion.mask_trajectory",
     "MaskedWanTransformer3DModel": "ttm.models.transformer_wan",
     "MotionToVideoPipeline": "ttm.pipelines.motion_to_video",
@@ -35,6 +37,7 @@ _HOMES = {
 
 __all__ = [
     "ImageToMotionPipeline",
+    "Keyframes",
     "MaskTrajectory",
     "MaskedWanTransformer3DModel",
     "MotionToVideoPipeline",

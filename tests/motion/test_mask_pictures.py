@@ -62,7 +62,7 @@ def test_bad_folders_are_one_clear_error(tmp_path: Path, moves: MaskTrajectory) 
         spoiled("twice", "other_3.png", moves.ids[0]): "other_3.png and clip2_mask3.png have the same number",
         spoiled("unnamed", "first.png", moves.ids[0]): "first.png has no number",
         spoiled("photo", "clip_12.png", photograph): "clip_12.png is a colour picture",
-        spoiled("white", "clip_12.png", PALETTE[7 * (moves.ids[0] > 0)]): "clip_12.png is black and white; expected ids",
+        spoiled("white", "clip_12.png", PALETTE[7 * (moves.ids[0] > 0)]): "clip_12.png is black and white; expected",
         _paint(tmp_path / "black", moves.ids[:3] * 0): "shows no object",
         tmp_path / "nothing": "holds no mask picture",
         tmp_path / "absent": "is no folder",

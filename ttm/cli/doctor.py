@@ -15,7 +15,7 @@ from ttm.cli.weights_inventory import Weights, embedded_weights, hub_weights, to
 NEEDED = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub"),
     *("sam2", "open-clip-torch", "hydra-core", "omegaconf", "einops", "av"),
-    *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "tqdm"),
+    *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "pydantic", "tqdm"),
 )
 OPTIONAL = {
     "decord": "PyAV reads videos in its place",
