@@ -24,7 +24,7 @@ INNER = (
     ("atomic_write", "objects", "pretrained"),
     ("motion", "data", "metrics", "planning", "prompt_planner", "visualization"),
     ("models", "segmentation"),
-    ("pipelines",),
+    ("pipelines", "evaluation"),
     ("cli",),
 )
 """The same within ttm: a room may import its own level and those before it."""

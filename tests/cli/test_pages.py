@@ -22,7 +22,7 @@ from ttm.cli.progress import Progress
 from ttm.objects import PromptPlan
 from ttm.prompt_planner import RulePlanner
 
-COMMANDS = ("generate", "plan", "segment", "doctor")
+COMMANDS = ("generate", "plan", "segment", "evaluate", "doctor")
 SENTENCE = "The cat and the dog run left."
 
 

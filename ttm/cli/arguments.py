@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from ttm.cli.errors import EXIT_USAGE
+from ttm.cli.evaluate_arguments import add_evaluate
 
 PAGE = """\
 Through the Mask: one image and one sentence in, a video out in which each object does what
@@ -27,6 +28,9 @@ the sentence says, and beside it the mask trajectory that led there.
 
   ttm segment photo.jpg "red ball" "blue square" -o out
       Finds the objects in the image; out/ids.png can be edited and handed to --mask.
+
+  ttm evaluate out --reference real --prompts prompts.csv
+      Scores any model's videos: FVD, CF, ViCLIP, AD, Alignment, mask IoU.
 
   ttm doctor
       Versions, device, memory, and which weights are where.
@@ -100,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_plan(commands)
     _add_segment(commands)
+    add_evaluate(commands)
     _add_doctor(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")

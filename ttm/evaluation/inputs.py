@@ -1,0 +1,204 @@
+"""What is scored: videos of a folder, paired by name with references, prompts and trajectories.
+
+A video's name is its path in the folder without the suffix, in Unicode's composed form, so that a name means the same
+whichever system wrote it. All pairing is checked before any video is read.
+
+Letters: T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ttm.data.video_reader import read_video
+from ttm.metrics.scoring import Clip
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg")
+TRAJECTORY_SUFFIX = ".npz"
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every video and reference is brought to before scoring; None leaves it as it is.
+
+    Attributes:
+        num_frames: the first so many.
+        fps: frames a second; each frame is the nearest in time. Not above the file's own.
+        size: (H, W), the largest centred part of that aspect ratio, resized.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """The files of one sample."""
+
+    name: str
+    video: Path | None = None
+    reference: Path | None = None
+    prompt: str | None = None
+    trajectory: Path | None = None
+
+
+def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
+    """The files of a folder and its subfolders by name, or one file.
+
+    Raises:
+        ValueError: no such path, no such file in it, or two files of one name.
+    """
+    endings = tuple(suffixes)
+    if path.is_file():
+        return {_composed(path.stem): path}
+    if not path.is_dir():
+        raise ValueError(f"{what}: {path} is not there; expected a folder or one file.")
+    found: dict[str, Path] = {}
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() not in endings or not file.is_file() or file.name.startswith("."):
+            continue
+        name = _composed(file.relative_to(path).with_suffix("").as_posix())
+        if name in found:
+            raise ValueError(f"{what}: {found[name].name} and {file.name} have one name; expected one file a name.")
+        found[name] = file
+    if not found:
+        raise ValueError(f"{what}: {path} holds none; expected files that end in {', '.join(endings)}.")
+    return found
+
+
+def read_prompts(path: Path) -> dict[str, str]:
+    """A prompt for every name, from JSON, YAML or CSV.
+
+    JSON and YAML: ``{name: prompt}``, or a list of ``{"video": name, "prompt": prompt}``. CSV: a header with the
+    columns ``video`` and ``prompt``. A name may carry the video's suffix.
+
+    Raises:
+        ValueError: no such file, another form, an empty prompt, or two rows of one name.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; expected a file of prompts (.json, .yaml or .csv).")
+    try:
+        rows = _rows(path)
+    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} can't be read ({error}); expected JSON, YAML or CSV in UTF-8.") from error
+    prompts: dict[str, str] = {}
+    for name, prompt in rows:
+        key = plain_name(name)
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"{path}: the prompt of {name!r} is {prompt!r}; expected a text.")
+        if key in prompts:
+            raise ValueError(f"{path} has two rows for {key!r}; expected one.")
+        prompts[key] = prompt.strip()
+    return prompts
+
+
+def plain_name(name: str) -> str:
+    """A name as :func:`find_files` gives it, from one that may carry a suffix."""
+    text = _composed(str(name)).replace("\\", "/").removeprefix("./")
+    stem, dot, suffix = text.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else text
+
+
+def pair(
+    videos: Mapping[str, Path],
+    references: Mapping[str, Path] | None = None,
+    prompts: Mapping[str, str] | None = None,
+    trajectories: Mapping[str, Path] | None = None,
+    required: Iterable[str] = (),
+) -> list[Item]:
+    """One item a video, and one for each reference that no video has the name of.
+
+    Two single files are a pair whatever their names.
+
+    Args:
+        videos: by name.
+        references: by name.
+        prompts: by name.
+        trajectories: by name.
+        required: which of "reference", "prompt" and "ids" every video must have.
+
+    Raises:
+        ValueError: a video lacks something that is required; names the first few.
+    """
+    references, prompts, trajectories = references or {}, prompts or {}, trajectories or {}
+    if len(videos) == 1:
+        name = next(iter(videos))
+        references, prompts, trajectories = (_renamed(each, name) for each in (references, prompts, trajectories))
+    kinds: dict[str, Mapping[str, Any]] = {"reference": references, "prompt": prompts, "ids": trajectories}
+    for need in required:
+        absent = [name for name in videos if name not in kinds[need]]
+        if absent:
+            what = {"reference": "reference video", "prompt": "row in the prompts", "ids": "trajectory"}[need]
+            raise ValueError(f"{len(absent)} of {len(videos)} videos have no {what}: {_some(absent)}.")
+    items = [
+        Item(name, path, references.get(name), prompts.get(name), trajectories.get(name))
+        for name, path in videos.items()
+    ]
+    return items + [Item(name, None, path) for name, path in references.items() if name not in videos]
+
+
+def read_clip(path: Path, form: Form) -> Clip:
+    """A video in the form that is asked for.
+
+    Raises:
+        ValueError: no video, a damaged one, one with too few frames, or of a lower frame rate than asked for.
+    """
+    if form.fps is None:
+        video = read_video(path, num_frames=form.num_frames, size=form.size)
+        return Clip(video.frames, video.fps)
+    video = read_video(path, size=form.size)
+    if form.fps > video.fps * 1.001:
+        raise ValueError(f"{path.name} has {video.fps:.4g} frames a second; expected at least {form.fps:.4g}.")
+    count = int(len(video.frames) * form.fps / video.fps + 1e-6) or 1
+    if form.num_frames is not None and count < form.num_frames:
+        raise ValueError(f"{path.name} has {count} frames at {form.fps:.4g} a second; expected {form.num_frames}.")
+    times = np.arange(form.num_frames or count) * video.fps / form.fps
+    chosen = np.minimum(np.floor(times + 0.5).astype(int), len(video.frames) - 1)
+    return Clip(video.frames[chosen], form.fps)
+
+
+def _rows(path: Path) -> list[tuple[str, Any]]:
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(text.splitlines(), strict=True)
+        if not {"video", "prompt"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path} has the columns {reader.fieldnames}; expected video and prompt.")
+        return [(str(row["video"]), row["prompt"]) for row in reader]
+    values = _yaml(path, text) if path.suffix.lower() in (".yaml", ".yml") else json.loads(text)
+    if isinstance(values, dict):
+        return [(str(name), prompt) for name, prompt in values.items()]
+    if isinstance(values, list) and all(isinstance(row, dict) and {"video", "prompt"} <= set(row) for row in values):
+        return [(str(row["video"]), row["prompt"]) for row in values]
+    raise ValueError(f"{path} holds neither {{name: prompt}} nor a list of rows with 'video' and 'prompt'.")
+
+
+def _yaml(path: Path, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # every scalar a text: a video may be called 007 or no
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} can't be read ({' '.join(str(error).split())}); expected YAML.") from error
+
+
+def _renamed(files: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return {name: next(iter(files.values()))} if len(files) == 1 else files
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
+    return shown + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
