@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+    from ttm.models.unet_motion import MaskedUNetMotionModel
     from ttm.motion.keyframes import Keyframes
     from ttm.motion.mask_trajectory import MaskTrajectory
     from ttm.objects import ObjectPrompt, PromptPlan
@@ -25,6 +26,7 @@ _HOMES = {
     "ImageToMotionPipeline": "ttm.pipelines.image_to_motion",
     "Keyframes": "ttm.motion.keyframes",
     "MaskTrajectory": "ttm.motion.mask_trajectory",
+    "MaskedUNetMotionModel": "ttm.models.unet_motion",
     "MaskedWanTransformer3DModel": "ttm.models.transformer_wan",
     "MotionToVideoPipeline": "ttm.pipelines.motion_to_video",
     "ObjectPrompt": "ttm.objects",
@@ -39,6 +41,7 @@ __all__ = [
     "ImageToMotionPipeline",
     "Keyframes",
     "MaskTrajectory",
+    "MaskedUNetMotionModel",
     "MaskedWanTransformer3DModel",
     "MotionToVideoPipeline",
     "ObjectPrompt",
