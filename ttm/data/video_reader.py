@@ -64,7 +64,7 @@ def read_video(
         video = _read_with_pyav(path, num_frames, start, stride)
     if size is None:
         return video
-    return Video(np.stack([_fit(frame, size) for frame in video.frames]), video.fps)
+    return Video(np.stack([fit_frame(frame, size) for frame in video.frames]), video.fps)
 
 
 class _Unreadable(Exception):
@@ -123,8 +123,13 @@ def _too_few(path: str | Path, count: int, num_frames: int | None, start: int, s
     return f"{path} has {count} frames; expected at least {needed}, to take {wanted}"
 
 
-def _fit(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The largest centred part of the wanted aspect ratio, resized with its details averaged."""
+def fit_frame(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The largest centred part of the wanted aspect ratio, resized with its details averaged.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        size: (height, width) of the result.
+    """
     height, width = frame.shape[:2]
     scale = min(height / size[0], width / size[1])
     part_height, part_width = size[0] * scale, size[1] * scale
