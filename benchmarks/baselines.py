@@ -25,6 +25,24 @@ from benchmarks.manifest import Sample
 
 
 @dataclass(frozen=True)
+class Part:
+    """A component that is loaded by itself: its class, Hub id, subfolder, and precision where it has its own."""
+
+    kind: str
+    weights: str
+    subfolder: str = ""
+    dtype: str = ""
+
+    def load(self, dtype: str) -> Any:
+        """The component; ``dtype`` is that of the whole."""
+        import diffusers
+        import torch
+
+        options = {"torch_dtype": getattr(torch, self.dtype or dtype), "subfolder": self.subfolder}
+        return getattr(diffusers, self.kind).from_pretrained(self.weights, **options)
+
+
+@dataclass(frozen=True)
 class Baseline:
     """How to load and call one public model.
 
@@ -32,66 +50,86 @@ class Baseline:
         title: what a report calls it.
         pipeline: its class in diffusers.
         weights: Hub id of the public weights.
-        num_frames, height, width, fps: of its videos.
+        size: T, H, W of its videos.
+        fps: of its videos.
         image: name of the argument that takes the first frame; None: it takes no image.
         text: whether it takes the sentence.
         frames: name of the argument for the number of frames.
         arguments: others of every call.
-        parts: component -> (class, Hub id, torch dtype or None), for what the public weights lack; a folder that
-            the user names has them itself.
+        parts: components that come from elsewhere than the public weights, by name; other weights, which the user
+            names, hold them all.
         note: what a reader of the report must know.
     """
 
     title: str
     pipeline: str
     weights: str
-    num_frames: int
-    height: int
-    width: int
+    size: tuple[int, int, int]
     fps: float
     image: str | None = "image"
     text: bool = True
     frames: str = "num_frames"
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
     note: str = ""
 
 
+_SD_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_WAN = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
+
 BASELINES: dict[str, Baseline] = {
     "wan-i2v": Baseline(
-        *("Wan 2.1 I2V 14B", "WanImageToVideoPipeline", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"),
-        *(81, 480, 832, 16.0),
-        parts={"vae": ("AutoencoderKLWan", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers/vae")},
+        title="Wan 2.1 I2V 14B",
+        pipeline="WanImageToVideoPipeline",
+        weights=_WAN,
+        size=(81, 480, 832),
+        fps=16,
+        # In half precision this autoencoder loses detail.
+        parts={"vae": Part("AutoencoderKLWan", _WAN, "vae", "float32")},
     ),
     "svd": Baseline(
-        *("Stable Video Diffusion XT", "StableVideoDiffusionPipeline"),
-        *("stabilityai/stable-video-diffusion-img2vid-xt", 25, 576, 1024, 7.0),
+        title="Stable Video Diffusion XT",
+        pipeline="StableVideoDiffusionPipeline",
+        weights="stabilityai/stable-video-diffusion-img2vid-xt",
+        size=(25, 576, 1024),
+        fps=7,
         text=False,
         arguments={"decode_chunk_size": 8},
         note="image alone: it takes no text",
     ),
     "cogvideox-i2v": Baseline(
-        *("CogVideoX 5B I2V", "CogVideoXImageToVideoPipeline", "zai-org/CogVideoX-5b-I2V"),
-        *(49, 480, 720, 8.0),
+        title="CogVideoX 5B I2V",
+        pipeline="CogVideoXImageToVideoPipeline",
+        weights="zai-org/CogVideoX-5b-I2V",
+        size=(49, 480, 720),
+        fps=8,
     ),
-    "ltx": Baseline(*("LTX-Video", "LTXImageToVideoPipeline", "Lightricks/LTX-Video"), *(161, 512, 704, 25.0)),
+    "ltx": Baseline(
+        title="LTX-Video",
+        pipeline="LTXImageToVideoPipeline",
+        weights="Lightricks/LTX-Video",
+        size=(161, 512, 704),
+        fps=25,
+    ),
     "animatediff-sparsectrl": Baseline(
-        *(
-            "AnimateDiff + SparseCtrl",
-            "AnimateDiffSparseControlNetPipeline",
-            "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        ),
-        *(16, 512, 512, 8.0),
+        title="AnimateDiff + SparseCtrl",
+        pipeline="AnimateDiffSparseControlNetPipeline",
+        weights=_SD_1_5,
+        size=(16, 512, 512),
+        fps=8,
         image="conditioning_frames",
         arguments={"controlnet_frame_indices": [0]},
         parts={
-            "motion_adapter": ("MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-3"),
-            "controlnet": ("SparseControlNetModel", "guoyww/animatediff-sparsectrl-rgb"),
+            "motion_adapter": Part("MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-3"),
+            "controlnet": Part("SparseControlNetModel", "guoyww/animatediff-sparsectrl-rgb"),
         },
     ),
     "text2video-zero": Baseline(
-        *("Text2Video-Zero", "TextToVideoZeroPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
-        *(8, 512, 512, 4.0),
+        title="Text2Video-Zero",
+        pipeline="TextToVideoZeroPipeline",
+        weights=_SD_1_5,
+        size=(8, 512, 512),
+        fps=4,
         image=None,
         frames="video_length",
         arguments={"output_type": "np"},
@@ -119,7 +157,7 @@ class DiffusersBaseline:
         taken = inspect.signature(type(pipe).__call__).parameters
         if unknown := sorted(set(given) - set(taken) - {"num_frames"}):
             raise ValueError(f"{baseline.pipeline} takes no {unknown}; expected some of {sorted(taken)}.")
-        sizes = {"height": baseline.height, "width": baseline.width, "num_frames": baseline.num_frames, **given}
+        sizes = {**dict(zip(("num_frames", "height", "width"), baseline.size, strict=True)), **given}
         self._arguments = {**baseline.arguments, **sizes, baseline.frames: sizes["num_frames"]}
         if baseline.frames != "num_frames":
             del self._arguments["num_frames"]
@@ -164,7 +202,7 @@ def load_baseline(
         baseline: of the table.
         weights: Hub id or folder.
         sampling: see :class:`DiffusersBaseline`.
-        device, dtype: where and in what precision; an autoencoder of Wan stays in float32.
+        device, dtype: where and in what precision.
 
     Raises:
         ValueError: no such weights here, and none can be had.
@@ -172,16 +210,11 @@ def load_baseline(
     import diffusers
     import torch
 
-    precision = getattr(torch, dtype)
     try:
-        parts: dict[str, Any] = {}
-        for name, (kind, source) in baseline.parts.items() if weights == baseline.weights else ():
-            # Wan's autoencoder loses detail in half precision.
-            own = torch.float32 if kind == "AutoencoderKLWan" else precision
-            owner, repository, *inside = source.split("/")
-            options = {"subfolder": inside[0]} if inside else {}
-            parts[name] = getattr(diffusers, kind).from_pretrained(f"{owner}/{repository}", torch_dtype=own, **options)
-        pipe = getattr(diffusers, baseline.pipeline).from_pretrained(weights, torch_dtype=precision, **parts)
+        own_parts = baseline.parts if weights == baseline.weights else {}
+        parts = {name: part.load(dtype) for name, part in own_parts.items()}
+        kind = getattr(diffusers, baseline.pipeline)
+        pipe = kind.from_pretrained(weights, torch_dtype=getattr(torch, dtype), **parts)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(

@@ -140,7 +140,12 @@ class SampleRun:
         place = self.place(sample)
         for name in (RECORD, VIDEO, REFERENCE, TRAJECTORY, TRUTH, PLAN):
             (place / name).unlink(missing_ok=True)
-        record = {"belongs_to": self._belongs_to(sample), "id": sample.id, "prompt": sample.prompt, "error": ""}
+        record: dict[str, Any] = {
+            "belongs_to": self._belongs_to(sample),
+            "id": sample.id,
+            "prompt": sample.prompt,
+            "error": "",
+        }
         record |= {"category": sample.category, "split": sample.split, "model": self.model.name, "warnings": []}
         try:
             made = self.model.generate(sample, sample_seed(self.seed, sample.id))
