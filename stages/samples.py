@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from numpy.typing import NDArray
 from torch import nn
 
 from stages.cache import build_world
 from stages.host import load_text, load_vae
+from stages.objectives import build_objective
 from stages.settings import Settings
 from stages.trainer import Sampler
 from ttm.data.synthetic import SyntheticScene
@@ -35,7 +35,7 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
     kind = ImageToMotionPipeline if first else MotionToVideoPipeline
 
     def sample(model: nn.Module) -> list[NDArray[np.uint8]]:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.objective.shift)
+        scheduler = build_objective(settings.objective).scheduler()
         length = settings.host.max_sequence_length
         pipe = kind(vae, tokenizer, text_encoder, model, scheduler, max_sequence_length=length)
         pipe.set_progress_bar_config(disable=True)

@@ -21,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
-GROUPS = ("stage", "host", "motion", "data")
+GROUPS = ("stage", "host", "objective", "motion", "data")
+OBJECTIVES = ("flow_matching", "v_prediction", "epsilon")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
 @dataclass
@@ -94,13 +96,16 @@ class DataSettings:
 
 @dataclass
 class ObjectiveSettings:
-    """What the model predicts and which noise levels it sees."""
+    """What the model predicts and which noise levels it sees. A host brings its own; ``objective=`` overrides it."""
 
-    name: str = "flow_matching"
+    name: str = "flow_matching"  # flow_matching | v_prediction (zero terminal SNR) | epsilon
     sampling: str = "logit_normal"  # logit_normal | uniform
     mean: float = 0.0
     std: float = 1.0
-    shift: float = 1.0  # sigma' = shift * sigma / (1 + (shift - 1) * sigma), as the sampler's scheduler
+    shift: float = 1.0  # sigma' = shift * sigma / (1 + (shift - 1) * sigma), in flow matching as the scheduler's
+    beta_schedule: str = "scaled_linear"  # linear | scaled_linear | squaredcos_cap_v2; not of flow matching
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
 
 
 @dataclass
@@ -235,7 +240,8 @@ def check_settings(settings: Settings) -> None:
         "host.region": (settings.host.region, ("mask", "box", "none")),
         "motion.name": (settings.motion.name, ("masks",)),
         "data.name": (settings.data.name, ("synthetic",)),
-        "objective.name": (settings.objective.name, ("flow_matching",)),
+        "objective.name": (settings.objective.name, OBJECTIVES),
+        "objective.beta_schedule": (settings.objective.beta_schedule, BETA_SCHEDULES),
         "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
         "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
         "precision": (settings.precision, ("bf16", "no")),
@@ -250,6 +256,9 @@ def check_settings(settings: Settings) -> None:
     for name in positive:
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} is {getattr(settings, name)}; expected at least 1.")
+    if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
+        ends = settings.objective.beta_start, settings.objective.beta_end
+        raise ValueError(f"objective.beta_start, beta_end are {ends}; expected 0 < beta_start < beta_end < 1.")
     stage = settings.stage
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:

@@ -166,9 +166,7 @@ class Trainer:
         noisy, timesteps = self.objective.noisy(batch.data, noise, levels)
         target = self.objective.target(batch.data, noise, levels).to(device)
         inputs = {name: None if v is None else v.to(device) for name, v in conditions.inputs(torch.float32).items()}
-        prediction = self.wrapped(
-            hidden_states=noisy.to(device), timestep=timesteps.to(device), return_dict=False, **inputs
-        )[0]
+        prediction = self.wrapped(noisy.to(device), timesteps.to(device), **inputs, return_dict=False)[0]
         weights = None
         if stage.object_weight > 0:
             weights = (1 + stage.object_weight * batch.covered).to(device)

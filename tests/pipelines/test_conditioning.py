@@ -88,7 +88,7 @@ def test_scales_of_one_run_the_batch_once(pipe: Pipeline) -> None:
     conditions, nothing, nothing_mask = _conditions()
     batches = []
     pipe.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: batches.append(len(kwargs["hidden_states"])), with_kwargs=True
+        lambda module, arguments: batches.append(len(arguments[0]))
     )
     for scales in ((1.0, 1.0), (2.0, 2.0), (2.0, 1.5)):
         passes = guidance_passes(*scales)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from stages.objectives import FlowMatching, weighted_error
+from stages.objectives import Diffusion, FlowMatching, LevelSampling, build_objective, weighted_error
+from stages.settings import ObjectiveSettings
+from ttm.pipelines.samplers import Sampler
+
+UNIFORM = FlowMatching(LevelSampling("uniform"))
 
 
 @pytest.fixture
@@ -50,19 +56,104 @@ def test_sign_agrees_with_the_scheduler(pair: tuple[torch.Tensor, torch.Tensor],
 
 def test_levels_follow_their_distribution() -> None:
     indices = np.arange(2000)
-    logit = torch.logit(FlowMatching("logit_normal", mean=0.5, std=0.8).levels(0, indices).double())
+    logit = torch.logit(FlowMatching(LevelSampling("logit_normal", mean=0.5, std=0.8)).levels(0, indices).double())
     assert abs(logit.mean() - 0.5) < 0.07 and abs(logit.std() - 0.8) < 0.05
-    uniform = FlowMatching("uniform").levels(0, indices)
+    uniform = UNIFORM.levels(0, indices)
     assert abs(uniform.mean() - 0.5) < 0.025 and abs(uniform.std() - 12**-0.5) < 0.02
-    torch.testing.assert_close(uniform[10:12], FlowMatching("uniform").levels(0, np.array([10, 11])))
+    torch.testing.assert_close(uniform[10:12], UNIFORM.levels(0, np.array([10, 11])))
 
 
 def test_shift_is_the_schedulers_shift() -> None:
     indices = np.arange(50)
-    plain, shifted = FlowMatching("uniform").levels(0, indices), FlowMatching("uniform", shift=3.0).levels(0, indices)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow = FlowMatching(LevelSampling("uniform", shift=3.0))
+    plain, shifted = UNIFORM.levels(0, indices), flow.levels(0, indices)
+    scheduler = flow.scheduler()
     scheduler.set_timesteps(sigmas=plain.sort(descending=True).values.tolist())
     torch.testing.assert_close(shifted.sort(descending=True).values, scheduler.sigmas[:-1], rtol=1e-4, atol=1e-5)
+
+
+def _closed_form(steps: int = 1000) -> np.ndarray:
+    """sqrt(a_t) of Stable Diffusion's betas, and the same moved and stretched to end in 0 (Lin et al. 2024, Alg. 1)."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, steps) ** 2
+    kept = np.sqrt(np.cumprod(1 - betas))
+    return np.stack([kept, (kept - kept[-1]) * kept[0] / (kept[0] - kept[-1])])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_diffusion_is_the_formula(pair: tuple[torch.Tensor, torch.Tensor], prediction: str) -> None:
+    data, noise = pair
+    diffusion, levels = Diffusion(prediction), torch.tensor([0.0, 250, 800, 998])
+    noisy, timesteps = diffusion.noisy(data, noise, levels)
+    target = diffusion.target(data, noise, levels)
+    assert torch.equal(timesteps, levels)
+    for place, step in enumerate(levels.int().tolist()):
+        signal = float(_closed_form()[int(prediction == "v_prediction"), step])
+        spread = (1 - signal**2) ** 0.5
+        x, e = data[place], noise[place]
+        expected = e if prediction == "epsilon" else signal * e - spread * x
+        torch.testing.assert_close(noisy[place], signal * x + spread * e, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(target[place], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_level_of_v_is_pure_noise_and_asks_for_the_data(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    data, noise = pair
+    diffusion, last = Diffusion("v_prediction"), torch.full((4,), 999.0)
+    assert torch.equal(diffusion.noisy(data, noise, last)[0], noise)
+    assert torch.equal(diffusion.target(data, noise, last), -data)
+    kept = Diffusion("epsilon").noisy(data, torch.zeros_like(data), last)[0] / data
+    assert 0.05 < float(kept.mean()) < 0.08  # Stable Diffusion's own betas leave 7% of the data there
+
+
+@pytest.mark.parametrize(("prediction", "steps"), [("v_prediction", 1), ("v_prediction", 8), ("epsilon", 10)])
+def test_ddim_with_the_true_answer_ends_in_the_data(
+    pair: tuple[torch.Tensor, torch.Tensor], prediction: str, steps: int
+) -> None:
+    """From the noise of the first level, along what the model should say, by the scheduler that is saved with it."""
+    data, noise = pair
+    diffusion = Diffusion(prediction)
+    scheduler = diffusion.scheduler()
+    scheduler.set_timesteps(steps)
+    levels = [timestep.float().expand(4) for timestep in scheduler.timesteps]
+    if prediction == "v_prediction":
+        assert int(scheduler.timesteps[0]) == 999
+    latents = diffusion.noisy(data, noise, levels[0])[0]
+    for timestep, level in zip(scheduler.timesteps, levels, strict=True):
+        torch.testing.assert_close(latents, diffusion.noisy(data, noise, level)[0], rtol=1e-3, atol=1e-3)
+        target = diffusion.target(data, noise, level)
+        latents = scheduler.step(target, timestep, latents, return_dict=False)[0]
+    # Stable Diffusion's last step ends at level 0, which keeps 3% of the noise; v's ends in the data itself.
+    left = data if prediction == "v_prediction" else diffusion.noisy(data, noise, torch.zeros(4))[0]
+    torch.testing.assert_close(latents, left, rtol=1e-3, atol=1e-3)
+
+
+def test_levels_of_diffusion_are_whole_steps_of_the_chain() -> None:
+    levels = Diffusion("epsilon").levels(3, np.arange(3000))
+    assert torch.equal(levels, levels.floor()) and levels.min() >= 0 and levels.max() <= 999
+    assert abs(levels.mean() - 499.5) < 20 and (levels > 990).any()
+    high = Diffusion("v_prediction", LevelSampling("uniform", shift=5.0)).levels(3, np.arange(3000))
+    assert high.max() <= 999 and high.mean() > 650
+
+
+@pytest.mark.parametrize("name", ["flow_matching", "v_prediction", "epsilon"])
+def test_the_scheduler_saved_with_a_model_is_its_objectives(name: str, tmp_path: Path) -> None:
+    settings = ObjectiveSettings(name=name, shift=2.0, beta_schedule="linear")
+    scheduler = build_objective(settings).scheduler()
+    scheduler.save_pretrained(tmp_path)
+    opened = type(scheduler).from_pretrained(tmp_path)
+    if name == "flow_matching":
+        assert opened.config.shift == 2.0
+        return
+    assert opened.config.prediction_type == name and opened.config.beta_schedule == "linear"
+    assert bool(opened.alphas_cumprod[-1] == 0) is (name == "v_prediction")
+    assert opened.config.timestep_spacing == ("trailing" if name == "v_prediction" else "leading")
+    Sampler(opened).check(20)
+
+
+def test_objectives_that_do_not_exist() -> None:
+    with pytest.raises(ValueError, match="prediction is 'score'; expected 'v_prediction' or 'epsilon'"):
+        Diffusion("score")
+    with pytest.raises(ValueError, match="beta_schedule is 'cosine'; expected one of linear, scaled_linear"):
+        Diffusion("epsilon", beta_schedule="cosine")
 
 
 def test_weights_count_by_ratio_within_a_clip() -> None:
@@ -73,7 +164,7 @@ def test_weights_count_by_ratio_within_a_clip() -> None:
     torch.testing.assert_close(weighted_error(prediction, target, torch.ones_like(weights)), torch.tensor(0.25))
 
 
-@pytest.mark.parametrize("bad", [{"sampling": "normal"}, {"std": 0.0}, {"shift": -1.0}])
+@pytest.mark.parametrize("bad", [{"name": "normal"}, {"std": 0.0}, {"shift": -1.0}])
 def test_bad_settings(bad: dict) -> None:
     with pytest.raises(ValueError, match="expected"):
-        FlowMatching(**bad)
+        LevelSampling(**bad)

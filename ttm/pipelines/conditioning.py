@@ -158,7 +158,7 @@ class Conditions:
         return replace(self, **copies)
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """As keyword arguments of ``MaskedWanTransformer3DModel.forward``; coverage stays float32."""
+        """As arguments of a host besides latents and timestep; coverage stays float32."""
         return {
             "encoder_hidden_states": self.text.to(dtype),
             "condition_latents": self.latents.to(dtype),
@@ -206,22 +206,19 @@ def guided(transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditi
     """One guided prediction, all passes in one forward.
 
     Args:
-        transformer: a ``MaskedWanTransformer3DModel``.
-        latents: noisy latents, float32 [B, Z, t, h, w].
-        timestep: scalar, 0..1000.
+        transformer: a host, see :class:`ttm.models.host.VideoHost`.
+        latents: noisy latents as the model sees them, float32 [B, Z, t, h, w].
+        timestep: scalar, as the scheduler gives it.
         stacked: what :func:`stack_passes` made of the same ``passes``.
 
     Returns:
-        float32 [B, Z, t, h, w]: noise - data, the sign that Wan and the flow-matching scheduler share.
+        float32 [B, Z, t, h, w]: what the host predicts (noise - data for flow matching with Wan's sign, v or noise
+        otherwise): guidance mixes any of them alike, because each is linear in the data at a given level.
     """
     count, dtype = len(passes), transformer.dtype
     hidden = torch.cat([latents] * count).to(dtype)
-    prediction = transformer(
-        hidden_states=hidden,
-        timestep=timestep.expand(hidden.shape[0]),
-        return_dict=False,
-        **stacked.inputs(dtype),
-    )[0]
+    timesteps = timestep.expand(hidden.shape[0])
+    prediction = transformer(hidden, timesteps, **stacked.inputs(dtype), return_dict=False)[0]
     predictions = rearrange(prediction.float(), "(p b) z t h w -> p b z t h w", p=count)
     weights = torch.tensor([item[0] for item in passes], device=predictions.device)
     return torch.einsum("p, p b z t h w -> b z t h w", weights, predictions)

@@ -1,4 +1,4 @@
-"""What the two stages share: components, settings, checks, text, noise and the sampling loop.
+"""What the two stages share, on either host: components, settings, checks, text, noise and the sampling loop.
 
 Letters: B batch, T frames, H W pixels, t h w latent frames, rows and columns, Z latent channels, S text
 tokens, D text width.
@@ -24,8 +24,8 @@ from ttm.pipelines.conditioning import (
     stack_passes,
 )
 from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size
+from ttm.pipelines.samplers import Sampler
 from ttm.pipelines.saved_pipeline import SavedPipeline
-from ttm.pipelines.sigma_schedules import sigma_schedule
 from ttm.pipelines.video_request import Packing
 
 StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any] | None]
@@ -79,16 +79,16 @@ class StagePipeline(SamplingState, SavedPipeline):
     """One stage: an autoencoder, a text encoder and one transformer.
 
     Args:
-        vae: ``AutoencoderKLWan``.
+        vae: ``AutoencoderKLWan`` or ``AutoencoderKL``.
         tokenizer: of the text encoder.
-        text_encoder: ``UMT5EncoderModel``.
-        transformer: ``MaskedWanTransformer3DModel`` with ``condition_channels`` twice the latent channels.
-        scheduler: ``FlowMatchEulerDiscreteScheduler``.
+        text_encoder: ``UMT5EncoderModel`` or ``CLIPTextModel``.
+        transformer: a host (:class:`ttm.models.host.VideoHost`) with ``condition_channels`` twice the latent channels.
+        scheduler: what the transformer was trained for: ``FlowMatchEulerDiscreteScheduler``, or ``DDIMScheduler``.
         num_frames, height, width, fps: of the clips that the transformer was trained on; what calls use by
             default.
         num_inference_steps, guidance_scale, image_guidance_scale: what calls use by default.
         max_sequence_length: text tokens; a longer text is cut off.
-        sigmas: "linear" or "linear_quadratic", the noise levels of the steps.
+        sigmas: "linear" or "linear_quadratic", the noise levels of the steps in flow matching.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -131,6 +131,10 @@ class StagePipeline(SamplingState, SavedPipeline):
             sigmas=sigmas,
         )
 
+    @property
+    def _sampler(self) -> Sampler:
+        return Sampler(self.scheduler, self.config.sigmas)
+
     def _setting(self, value: Any, name: str) -> Any:
         return self.config[name] if value is None else value
 
@@ -169,7 +173,7 @@ class StagePipeline(SamplingState, SavedPipeline):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs names {unknown}; expected some of {self._callback_tensor_inputs}."
             )
-        sigma_schedule(self.config.sigmas, check_count(steps, "num_inference_steps"))
+        self._sampler.check(check_count(steps, "num_inference_steps"))
         return {
             "num_inference_steps": int(steps),
             "guidance_scale": check_scale(text_scale, "guidance_scale"),
@@ -206,11 +210,9 @@ class StagePipeline(SamplingState, SavedPipeline):
         """
         self._guidance_scale = sampling["guidance_scale"]
         self._image_guidance_scale = sampling["image_guidance_scale"]
-        device = latents.device
-        self.scheduler.set_timesteps(
-            sigmas=sigma_schedule(self.config.sigmas, sampling["num_inference_steps"]), device=device
-        )
-        timesteps = self.scheduler.timesteps
+        sampler = self._sampler
+        timesteps = sampler.timesteps(sampling["num_inference_steps"], latents.device)
+        latents = sampler.first(latents)
         self._num_timesteps, self._interrupt = len(timesteps), False
         passes: Passes = ()
         with self.progress_bar(total=len(timesteps)) as bar:
@@ -222,8 +224,9 @@ class StagePipeline(SamplingState, SavedPipeline):
                 wanted = guidance_passes(self._guidance_scale, self._image_guidance_scale)
                 if wanted != passes:  # once, unless a callback changes something
                     passes, stacked = wanted, stack_passes(conditions, wanted, *nothing)
-                prediction = guided(self.transformer, latents, timestep, stacked, passes)
-                latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+                seen = sampler.model_input(latents, timestep)
+                prediction = guided(self.transformer, seen, timestep, stacked, passes)
+                latents = sampler.step(prediction, timestep, latents)
                 if callback_on_step_end is not None:
                     held = {"latents": latents, "prompt_embeds": conditions.text}
                     asked = {name: held[name] for name in sampling["callback_on_step_end_tensor_inputs"]}
@@ -258,11 +261,12 @@ def check_components(vae: Any, text_encoder: Any, transformer: Any) -> None:
     expected = {
         "in_channels": channels,
         "condition_channels": 2 * channels,
-        "text_dim": text_encoder.config.d_model,
+        "text_width": text_encoder.config.hidden_size,
     }
+    found = {name: transformer.config.get(name) for name in ("in_channels", "condition_channels")}
+    found["text_width"] = transformer.text_width
     for name, value in expected.items():
-        found = getattr(transformer.config, name, None)
-        if found != value:
+        if found[name] != value:
             raise ValueError(
-                f"The transformer's {name} is {found}; expected {value} to fit this autoencoder and text encoder."
+                f"The transformer's {name} is {found[name]}; expected {value} to fit this autoencoder and text encoder."
             )
