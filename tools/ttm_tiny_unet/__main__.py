@@ -1,0 +1,67 @@
+"""The recipe of ttm-tiny-unet: every component, one after the other, then the folder.
+
+    python -m tools.ttm_tiny_unet                       # all of it; started again, it goes on where it stopped
+    python -m tools.ttm_tiny_unet --only vae,unet       # some of it
+    python -m tools.ttm_tiny_unet --scale 0.1           # a tenth of the minutes each: a rehearsal
+
+Each step is a program of its own that resumes by itself; its budget of minutes counts over all its starts. A component
+is made from those before it: autoencoder, text encoder, encoded scenes, U-Net and motion adapter, ControlNet, then the
+two stages, which begin as the "pretrained text-to-video model" that U-Net and adapter are together. What the weights in
+the repository were trained on, and for how long, stands in ``ttm/pretrained/ttm-tiny-unet/README.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+STAGE_SETTINGS = (
+    "host=ttm_tiny_unet", "batch_size=4", "optimizer.lr=7e-4", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
+    "optimizer.final_lr=0.05", "ema_decay=0.995", "stage.object_weight=3", "export_dtype=float16",
+)  # fmt: skip
+SCENES = 768
+
+
+def steps(scale: float) -> dict[str, list[str]]:
+    """Name of each step -> its command line; ``scale`` multiplies every step's minutes."""
+
+    def minutes(count: float) -> tuple[str, str]:
+        return "--minutes", f"{count * scale:g}"
+
+    def stage(name: str, folder: str, count: float, max_steps: int) -> list[str]:
+        own = [f"stage={name}", f"output_dir={folder}", f"max_steps={max_steps}"]
+        return ["stages.train", *STAGE_SETTINGS, *own, f"time_limit_minutes={count * scale:g}"]
+
+    transformers = {
+        "motion-transformer": "runs/ttm-tiny-unet/stage_1", "transformer": "runs/ttm-tiny-unet/stage_2"
+    }  # fmt: skip
+    told = [part for name, run in transformers.items() for part in (f"--{name}", f"{run}/transformer")]
+    return {
+        "vae": ["tools.ttm_tiny_unet.train_autoencoder", *minutes(60)],
+        "text_encoder": ["tools.ttm_tiny_unet.train_text_encoder", *minutes(5)],
+        "scenes": ["tools.ttm_tiny_unet.encoded_scenes", "--scenes", f"{max(32, round(SCENES * scale))}"],
+        "unet": ["tools.ttm_tiny_unet.train_unet", *minutes(60)],
+        "controlnet": ["tools.ttm_tiny_unet.train_controlnet", *minutes(15)],
+        "stage_1": stage("image_to_motion", transformers["motion-transformer"], 40, 4000),
+        "stage_2": stage("motion_to_video", transformers["transformer"], 60, 6000),
+        "assemble": ["tools.ttm_tiny_unet.assemble", *told],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="names of steps, separated by commas")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies every step's minutes")
+    arguments = parser.parse_args()
+    commands = steps(arguments.scale)
+    wanted = arguments.only.split(",") if arguments.only else list(commands)
+    if unknown := set(wanted) - set(commands):
+        parser.error(f"there is no step {sorted(unknown)}; expected some of {list(commands)}")
+    for name in wanted:
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, "-m", *commands[name]], check=True)
+
+
+if __name__ == "__main__":
+    main()

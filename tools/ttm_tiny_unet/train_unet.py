@@ -1,0 +1,191 @@
+"""Train the U-Net and the motion adapter of ttm-tiny-unet together, on encoded pictures and clips.
+
+    python -m tools.ttm_tiny_unet.train_unet --minutes 28
+
+The U-Net is diffusers' ``UNet2DConditionModel`` as Stable Diffusion 1.x has it, with two levels (8 x 8 and 4 x 4
+places); the motion modules are AnimateDiff's. Pictures train the U-Net alone, so that it draws without them; clips
+train both. The first part of the time sees pictures only, the cheapest way to learn what things look like.
+The objective is Stable Diffusion's: predict the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from tools.ttm_tiny.timed_training import Progress, train
+from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS, EncodedScenes, embed, load
+
+EMBEDDED = Path("ttm/pretrained/ttm-tiny-unet")
+UNET_CONFIG: dict[str, Any] = {
+    "sample_size": 8, "in_channels": 16, "out_channels": 16, "block_out_channels": (64, 32), "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 128, "attention_head_dim": 2, "norm_num_groups": 8,
+}  # fmt: skip
+ADAPTER_CONFIG: dict[str, Any] = {
+    "block_out_channels": (64, 32), "motion_layers_per_block": 1, "motion_num_attention_heads": 2,
+    "motion_max_seq_length": 32, "motion_norm_num_groups": 32,
+}  # fmt: skip
+NOISE: dict[str, Any] = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon",
+}  # fmt: skip
+"""Stable Diffusion's schedule."""
+OBJECT_WEIGHT = 3.0
+TEXT_DROPOUT = 0.1
+PICTURES_ONLY = 0.35
+_SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
+_SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
+
+
+def new_adapter() -> MotionAdapter:
+    """Motion modules that do nothing yet."""
+    adapter = MotionAdapter(**ADAPTER_CONFIG)
+    for name, module in adapter.named_modules():
+        if name.endswith("proj_out"):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    return adapter
+
+
+def with_motion(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
+    """The U-Net with the adapter's modules between its layers: the same parameters, not copies."""
+    video = UNetMotionModel.from_unet2d(unet, adapter)
+    for name in _SHARED:
+        setattr(video, name, getattr(unet, name))
+    for ours, theirs in _blocks(video, unet):
+        for name in _SHARED_IN_BLOCKS:
+            if getattr(theirs, name, None) is not None:
+                setattr(ours, name, getattr(theirs, name))
+    for ours, theirs in _blocks(video, adapter):
+        ours.motion_modules = theirs.motion_modules
+    return video
+
+
+def _blocks(one: Any, other: Any) -> list[tuple[Any, Any]]:
+    down, up = zip(one.down_blocks, other.down_blocks, strict=True), zip(one.up_blocks, other.up_blocks, strict=True)
+    return [*down, *up, (one.mid_block, other.mid_block)]
+
+
+class NoisyScenes:
+    """Draws batches of noised pictures and clips with their texts, and weighs the error towards objects.
+
+    Args:
+        scenes: what to draw from.
+        embeddings: of the captions, the prompts and the empty text, [2 N + 1, S, D].
+        seed: of the choices.
+    """
+
+    def __init__(self, scenes: EncodedScenes, embeddings: Tensor, seed: int) -> None:
+        self.scenes, self.embeddings = scenes, embeddings
+        self.random = torch.Generator().manual_seed(seed)
+        self.noise = DDIMScheduler(**NOISE)
+
+    def _integers(self, high: int, count: int) -> Tensor:
+        return torch.randint(high, (count,), generator=self.random)
+
+    def texts(self, index: Tensor, caption_share: float) -> Tensor:
+        """An embedding for each scene: its caption, its prompt, or now and then nothing."""
+        chance = torch.rand((2, len(index)), generator=self.random)
+        row = torch.where(chance[0] < caption_share, index, index + len(self.scenes))
+        return self.embeddings[torch.where(chance[1] < TEXT_DROPOUT, 2 * len(self.scenes), row)]
+
+    def pictures(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scene and frame of each picture [B] each, latents [B, C, h, w] and weights [B, 1, h, w].
+
+        A frame is one of those whose ids are kept.
+        """
+        index = self._integers(len(self.scenes), count)
+        limits = torch.tensor([self.scenes.faithful_frames[int(i)] for i in index])
+        frame = (torch.rand(count, generator=self.random) * limits).long() // KEPT_IDS * KEPT_IDS
+        weights = 1 + OBJECT_WEIGHT * self.scenes.coverage[index, frame].float()[:, None] / 255
+        return index, frame, self.scenes.latents[index, :, frame].float(), weights
+
+    def clips(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Scene of each clip [B], latents [B, C, T, h, w] and weights [B, 1, T, h, w]."""
+        index = self._integers(len(self.scenes), count)
+        weights = 1 + OBJECT_WEIGHT * self.scenes.coverage[index].float()[:, None] / 255
+        return index, self.scenes.latents[index].float(), weights
+
+    def noised(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noised latents, noise, timesteps [B]."""
+        noise = torch.randn(latents.shape, generator=self.random)
+        timesteps = self._integers(NOISE["num_train_timesteps"], len(latents))
+        return self.noise.add_noise(latents, noise, timesteps), noise, timesteps
+
+
+def weighted_error(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared error with weights of mean one."""
+    return ((prediction.float() - target).square() * weights).mean() / weights.mean()
+
+
+def load_text(pipeline: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """The tokenizer and the frozen text encoder, fp32."""
+    encoder = CLIPTextModel.from_pretrained(pipeline / "text_encoder", dtype=torch.float32)
+    return CLIPTokenizer.from_pretrained(pipeline / "tokenizer"), encoder.eval().requires_grad_(False)
+
+
+def noisy_scenes(folder: Path, pipeline: Path, seed: int) -> NoisyScenes:
+    """The encoded scenes of a folder with their texts embedded."""
+    scenes = load(folder)
+    return NoisyScenes(scenes, embed(*load_text(pipeline), [*scenes.captions, *scenes.prompts, ""]), seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--minutes", type=float, default=28)
+    parser.add_argument("--scenes", type=Path, default=Path("runs/ttm-tiny-unet/scenes"))
+    parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny-unet/unet"))
+    parser.add_argument("--output", type=Path, default=EMBEDDED)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    torch.manual_seed(arguments.seed)
+    torch.set_flush_denormal(True)
+    source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
+    unet, adapter = UNet2DConditionModel(**UNET_CONFIG), new_adapter()
+    video = with_motion(unet, adapter)
+    sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (unet, adapter)]
+    print(f"{sizes[0]:.2f} M and {sizes[1]:.2f} M parameters, {len(source.scenes)} scenes", flush=True)
+    errors = {"pictures": 1.0, "clips": 1.0}
+
+    def loss_at(step: int, fraction: float) -> Tensor:
+        of_pictures = fraction < PICTURES_ONLY or step % 3 == 0
+        if of_pictures:
+            index, _, latents, weights = source.pictures(24)
+        else:
+            index, latents, weights = source.clips(3)
+        noisy, noise, timesteps = source.noised(latents)
+        text = source.texts(index, 0.5 if of_pictures else 0.05)
+        with torch.autocast("cpu", torch.bfloat16):
+            if of_pictures:
+                prediction = unet(noisy, timesteps, text).sample
+            else:
+                prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
+        loss = weighted_error(prediction, noise, weights)
+        kind = "pictures" if of_pictures else "clips"
+        errors[kind] += 0.02 * (float(loss.detach()) - errors[kind])
+        return loss
+
+    def on_checkpoint(progress: Progress) -> str:
+        return " ".join(f"{name} {value:.4f}" for name, value in errors.items())
+
+    train(
+        video, loss_at, arguments.run,
+        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
+        checkpoint_every_seconds=120,
+    )  # fmt: skip
+    unet.to(torch.float16).save_pretrained(arguments.output / "unet")
+    adapter.to(torch.float16).save_pretrained(arguments.output / "motion_adapter")
+
+
+if __name__ == "__main__":
+    main()
