@@ -28,7 +28,7 @@ $(READY): pyproject.toml
 	@echo "[2/3] Installing torch (the largest part; minutes, once) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check 'torch>=2.6' torchvision 'setuptools>=77' wheel
 	@echo "[3/3] Installing through-the-mask and the rest ..."
-	@SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,dev]'
+	@SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,dev,llm]'
 	@touch $@
 
 demo: $(READY)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ttm.pipelines.image_to_motion import ImageToMotionPipeline
     from ttm.pipelines.image_to_video import Pipeline
     from ttm.pipelines.motion_to_video import MotionToVideoPipeline
-    from ttm.prompt_planner import PromptPlanner, RulePlanner
+    from ttm.prompt_planner import LanguageModelPlanner, PromptPlanner, RulePlanner
     from ttm.segmentation import Segmenter
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ImageToMotionPipeline": "ttm.pipelines.image_to_motion",
     "Keyframes": "ttm.motion.keyframes",
+    "LanguageModelPlanner": "ttm.prompt_planner",
     "MaskTrajectory": "ttm.motion.mask_trajectory",
     "MaskedUNetMotionModel": "ttm.models.unet_motion",
     "MaskedWanTransformer3DModel": "ttm.models.transformer_wan",
@@ -40,6 +41,7 @@ _HOMES = {
 __all__ = [
     "ImageToMotionPipeline",
     "Keyframes",
+    "LanguageModelPlanner",
     "MaskTrajectory",
     "MaskedUNetMotionModel",
     "MaskedWanTransformer3DModel",

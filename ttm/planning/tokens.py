@@ -21,6 +21,23 @@ _PAUSE = re.compile(r"[:…]|--+|[–—]|\s-\s")
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*|,")
 
 
+EXAMPLE = "The red ball moves left and turns green, and the blue square stays."
+MAX_WORDS = 400
+
+
+def checked_sentence(prompt: str) -> str:
+    """The prompt of a planner as it was handed in, if it is one.
+
+    Raises:
+        ValueError: not a text, an empty one, or over ``MAX_WORDS`` words.
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"The prompt is {prompt!r}; expected a sentence such as {EXAMPLE!r}")
+    if (count := sum(len(words) for words in sentences(prompt))) > MAX_WORDS:
+        raise ValueError(f"The prompt has {count} words; expected at most {MAX_WORDS}.")
+    return prompt
+
+
 def sentences(text: str) -> list[list[str]]:
     """Split a text into sentences of lower-case words and commas.
 
