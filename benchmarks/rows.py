@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.shard import Shard
 from ttm.atomic_write import written_beside
 
 
@@ -63,12 +64,11 @@ class RowFile:
         """The file's whole lines, read into ``rows``; None when it belongs to something else."""
         if not path.exists():
             return None
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        if not lines or json.loads(lines[0]) != {"belongs_to": belongs_to}:
+        lines = _whole_lines(path)
+        rows = _parse(lines, belongs_to)
+        if rows is None:
             return None
-        for line in lines[1:]:
-            entry = json.loads(line)
-            self.rows[entry["measure"], entry["item"]] = entry["row"]
+        self.rows = rows
         return "".join(lines)
 
     def add(self, measure: str, item: str, row: dict[str, Any]) -> None:
@@ -83,6 +83,32 @@ class RowFile:
         """Let another run write."""
         self._file.close()
         self._lock.close()
+
+
+def row_path(folder: Path, shard: Shard) -> Path:
+    """Where a part keeps its rows."""
+    return folder / ("rows.jsonl" if shard.count == 1 else f"rows-{shard.index}of{shard.count}.jsonl")
+
+
+def read_rows(folder: Path, belongs_to: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of all parts, by measure and item; rows of anything else are left out."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("rows*.jsonl")):
+        found.update(_parse(_whole_lines(path), belongs_to) or {})
+    return found
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """A last line that a kill cut off, or that is being written, is dropped."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _parse(lines: list[str], belongs_to: str) -> dict[tuple[str, str], dict[str, Any]] | None:
+    """Rows by measure and item; None when they belong to something else."""
+    if not lines or json.loads(lines[0]) != {"belongs_to": belongs_to}:
+        return None
+    entries = [json.loads(line) for line in lines[1:]]
+    return {(entry["measure"], entry["item"]): entry["row"] for entry in entries}
 
 
 def plain(value: Any) -> Any:

@@ -11,176 +11,19 @@ docs/benchmarks.md says what each measure is.
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 import hydra
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from benchmarks.measure import Figure, Measure, Settings
-from benchmarks.progress import TimeLeft, format_seconds
-from benchmarks.report import format_table, write_report
-from benchmarks.rows import RowFile, fingerprint, plain
-from benchmarks.sheets import contact_sheet, save_picture, strip
-from benchmarks.subject import Subject
-from benchmarks.suites import choose
-
-ROOT = Path(__file__).resolve().parent.parent
-_RULES = ("benchmarks", "ttm/metrics", "ttm/data/synthetic.py", "ttm/data/sprites.py")
-_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "sam2", "open_clip_torch")
-
-
-def run_measures(
-    subject: Subject,
-    settings: Settings,
-    measures: Sequence[Measure],
-    folder: Path,
-    belongs_to: str,
-    strips: int = 6,
-) -> list[Figure]:
-    """Measure, keep rows and pictures in ``folder``, and say how it goes.
-
-    Args:
-        subject: what to measure.
-        settings: scenes, seed and so on.
-        measures: which measures, in order.
-        folder: for rows.jsonl and strips/; made if absent.
-        belongs_to: fingerprint of weights, settings and rules; rows of another are set aside.
-        strips: how many items of each measure, evenly spread, get a picture.
-
-    Returns:
-        All figures, measure by measure.
-    """
-    items = {measure.name: measure.items(settings) for measure in measures}
-    rows = RowFile(folder / "rows.jsonl", belongs_to)
-    try:
-        waiting = {name: sum((name, item) not in rows.rows for item in todo) for name, todo in items.items()}
-        clock = TimeLeft(waiting, {measure.name: measure.samplings for measure in measures})
-        figures: list[Figure] = []
-        for measure in measures:
-            pictured = set(np.linspace(0, len(items[measure.name]) - 1, strips).round().astype(int).tolist())
-            for number, item in enumerate(items[measure.name]):
-                if (measure.name, item) in rows.rows:
-                    continue
-                started = time.perf_counter()
-                outcome = measure.measure(subject, settings, item)
-                seconds = time.perf_counter() - started
-                if outcome.clips and number in pictured:
-                    title = f"{measure.name} {item}: {outcome.row.get('prompt', '')}"
-                    save_picture(strip(title, outcome.clips), folder / "strips" / f"{measure.name}-{item}.png")
-                rows.add(measure.name, item, outcome.row)
-                clock.done(measure.name, seconds)
-                left = format_seconds(clock.seconds())
-                print(
-                    f"{measure.name} {number + 1}/{len(items[measure.name])} {seconds:.1f} s, {left} left",
-                    flush=True,
-                )
-            figures += measure.summarise([rows.rows[measure.name, item] for item in items[measure.name]])
-        return figures
-    finally:
-        rows.close()
-
-
-def read_settings(config: DictConfig, size: int, num_frames: int) -> Settings:
-    """The suite's settings.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-    suite = config.suite
-    scenes = int(suite.scenes if config.scenes is None else config.scenes)
-    local = int(suite.local_scenes if config.scenes is None else max(1, min(suite.local_scenes, scenes // 2)))
-    if scenes < 2 or scenes % 2:
-        raise ValueError(f"scenes is {scenes}; expected an even number from 2 (half with one object, half with 2-3).")
-    cases: Any = OmegaConf.to_container(suite.real_cases, resolve=True)
-    return Settings(scenes, local, int(config.seed), size, num_frames, _real_data(), tuple(cases))
-
-
-def _real_data() -> Path | None:
-    named = os.environ.get("TTM_REAL_DATA")
-    folder = Path(named) if named else ROOT.parent / "shared" / "data"
-    return folder if folder.is_dir() else None
-
-
-def _rule_files() -> list[Path]:
-    """The code that decides what a row says."""
-    files: list[Path] = []
-    for name in _RULES:
-        path = ROOT / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return files
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def write_sheet(folder: Path, measures: Sequence[Measure]) -> bool:
-    """The first and the last strip of each measure on one sheet; False when there is none."""
-    strips: list[Path] = []
-    for measure in measures:
-        found = sorted((folder / "strips").glob(f"{measure.name}-*.png"))
-        strips += dict.fromkeys([found[-1], found[0]]) if found else []
-    if strips:
-        save_picture(contact_sheet(strips), folder / "contact_sheet.png")
-    return bool(strips)
-
-
-def benchmark(config: DictConfig) -> int:
-    """Run what a configuration asks for; 0 when it ran to its end (whatever the figures say)."""
-    names = None if config.measures is None else [str(name) for name in config.measures]
-    measures = choose(config.suite.name, names)
-    from benchmarks.pipeline_subject import load_subject, weight_files  # after hydra: it imports sam2
-
-    sampling = OmegaConf.to_container(config.sampling, resolve=True)
-    assert isinstance(sampling, dict)
-    started = time.perf_counter()
-    subject = load_subject(str(config.model), str(config.device), {str(k): v for k, v in sampling.items()})
-    loaded = time.perf_counter() - started
-    settings = read_settings(config, subject.size[0], subject.num_frames)
-    described: dict[str, Any] = plain(
-        asdict(settings) | {"real_data": None, "sampling": sampling, "model": subject.name}
-    )
-    # What a measure says does not depend on which others run: ``measures`` is no part of the fingerprint.
-    belongs_to = fingerprint(described, [*weight_files(subject.pipe), *_rule_files()])
-    folder = Path(str(config.output or f"outputs/benchmarks/{config.suite.name}-{subject.name}-{settings.scenes}"))
-    print(f"{config.suite.name} on {subject.name} (loaded in {loaded:.1f} s); rows and pictures in {folder}")
-    figures = run_measures(subject, settings, measures, folder, belongs_to, int(config.strips))
-    print("\n" + format_table(figures))
-    report = {
-        "suite": config.suite.name,
-        "model": subject.name,
-        "belongs_to": belongs_to,
-        "settings": described,
-        "versions": _versions(),
-        "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
-        "figures": [figure.to_dict() for figure in figures],
-    }
-    write_report(folder / "report.json", plain(report))
-    written = [folder / "report.json"] + ([folder / "contact_sheet.png"] if write_sheet(folder, measures) else [])
-    print("\nwrote " + " and ".join(str(path) for path in written))
-    return 0
+from benchmarks.measure_run import benchmark_measures
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="benchmark")
 def main(config: DictConfig) -> None:
     """Entry point: one line for what the user can put right."""
     try:
-        benchmark(config)
+        benchmark_measures(config)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

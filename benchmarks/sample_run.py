@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from benchmarks.generators import Generator, Made
 from benchmarks.manifest import Sample
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.rows import fingerprint
+from benchmarks.shard import Shard
 from benchmarks.true_clips import true_trajectory, true_video
 from ttm.atomic_write import written_beside
 from ttm.data.video_writer import write_video
@@ -36,36 +36,6 @@ VIDEO, REFERENCE, TRAJECTORY, TRUTH, PLAN = (
     *("video.mp4", "reference.mp4"),
     *("trajectory.npz", "truth.npz", "plan.json"),
 )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part ``index`` (from 0) of ``count`` equal parts."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def read(cls, text: Any, environment: dict[str, str] | None = None) -> Shard:
-        """ "k/n"; None: what accelerate, torchrun or Slurm say, else everything.
-
-        Raises:
-            ValueError: another text, or numbers out of range.
-        """
-        known = os.environ if environment is None else environment
-        if text is None:
-            for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-                if rank in known and size in known:
-                    return cls(int(known[rank]), int(known[size]))
-            return cls()
-        first, _, second = str(text).partition("/")
-        if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
-            raise ValueError(f"shard is {text!r}; expected k/n, as 0/3, 1/3, 2/3.")
-        return cls(int(first), int(second))
-
-    def of(self, items: Sequence[Sample]) -> list[Sample]:
-        """This part: every ``count``-th item."""
-        return list(items[self.index :: self.count])
 
 
 class SampleRun:

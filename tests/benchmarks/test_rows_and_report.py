@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +22,11 @@ from benchmarks.measure import (
     sampling_seed,
     share_figure,
 )
+from benchmarks.measure_run import ROOT, RULES, run_measures, write_sheet
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.report import format_table, write_report
-from benchmarks.rows import RowFile, fingerprint, plain
-from benchmarks.run import run_measures, write_sheet
+from benchmarks.rows import RowFile, fingerprint, plain, read_rows
+from benchmarks.shard import Shard
 from benchmarks.sheets import strip
 from benchmarks.suites import SUITES, choose
 
@@ -58,6 +60,35 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert calls == ["1", "2", "3", "4"], "each item was measured once"
     assert figures == [Figure("values", 2.5, 4)]
     assert len((tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+
+
+def test_three_parts_give_what_one_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[str] = []
+    for index in (2, 0):
+        shard = Shard(index, 3)
+        found = run_measures(None, Settings(), [counting(calls)], tmp_path, "same", shard=shard)  # type: ignore[arg-type]
+        assert found is None
+    told = capsys.readouterr().out
+    assert "3 rows are missing" in told and "1 rows are missing" in told
+    figures = run_measures(None, Settings(), [counting(calls)], tmp_path, "same", shard=Shard(1, 3))  # type: ignore[arg-type]
+    assert figures == [Figure("values", 2.5, 4)] and sorted(calls) == ["1", "2", "3", "4"]
+    alone = run_measures(None, Settings(), [counting(calls)], tmp_path, "same")  # type: ignore[arg-type]
+    assert alone == figures and len(calls) == 4, "a run alone takes the rows of the parts"
+    assert len(read_rows(tmp_path, "same")) == 4 and not read_rows(tmp_path, "other")
+
+
+def test_the_rules_of_the_fingerprint_are_complete() -> None:
+    """Whatever a measure imports from these rooms decides what its rows say."""
+    places = [ROOT / name for name in RULES]
+    files = [path for place in places for path in ([place] if place.is_file() else place.glob("*.py"))]
+    rooms = ("benchmarks", "ttm.metrics", "ttm.data.synthetic", "ttm.data.sprites")
+    imported = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(rooms):
+                modules = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+                imported |= {ROOT / (module.replace(".", "/") + ".py") for module in modules}
+    assert {path for path in imported if path.is_file()} <= set(files)
 
 
 def test_rows_of_other_weights_are_set_aside(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from PIL import Image
 
 from benchmarks.generators import Made, VideoFolder, first_frame, first_masks, weights_hash
 from benchmarks.manifest import Sample, load_suite, write_manifest
-from benchmarks.sample_run import RECORD, SampleRun, Shard, sample_seed
+from benchmarks.sample_run import RECORD, SampleRun, sample_seed
+from benchmarks.shard import Shard
 from benchmarks.true_clips import nearest_frames, true_trajectory, true_video
 from ttm.data.video_reader import read_video
 from ttm.data.video_writer import write_video
