@@ -22,7 +22,8 @@ from ttm.cli.progress import Progress
 from ttm.objects import PromptPlan
 from ttm.prompt_planner import RulePlanner
 
-COMMANDS = ("generate", "plan", "segment", "evaluate", "doctor")
+COMMANDS = ("generate", "plan", "segment", "trajectory", "evaluate", "doctor")
+PAGES = [(command,) for command in COMMANDS] + [("trajectory", action) for action in ("draw", "extract", "preview")]
 SENTENCE = "The cat and the dog run left."
 
 
@@ -35,19 +36,19 @@ def test_the_page_of_help_names_every_command(capsys: pytest.CaptureFixture[str]
     assert max(len(line) for line in page.splitlines()) <= 100
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_a_page(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"usage: ttm {command}")
+@pytest.mark.parametrize("words", PAGES, ids=" ".join)
+def test_every_command_has_a_page(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: ttm {' '.join(words)}")
 
 
 def test_the_longer_page_names_no_option_that_there_is_not() -> None:
     page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![-\w])--[a-z][a-z-]*", page))
     known = set()
-    for command in COMMANDS:
+    for words in PAGES:
         with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as help_page:
-            build_parser().parse_args([command, "--help"])
+            build_parser().parse_args([*words, "--help"])
         known |= set(re.findall(r"--[a-z][a-z-]*", help_page.getvalue()))
     assert {"--plan", "--preview"} <= named
     assert named - known == set()

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ttm.cli.errors import EXIT_USAGE
 from ttm.cli.evaluate_arguments import add_evaluate
+from ttm.cli.trajectory_arguments import add_trajectory
 
 PAGE = """\
 Through the Mask: one image and one sentence in, a video out in which each object does what
@@ -28,6 +29,10 @@ the sentence says, and beside it the mask trajectory that led there.
 
   ttm segment photo.jpg "red ball" "blue square" -o out
       Finds the objects in the image; out/ids.png can be edited and handed to --mask.
+
+  ttm trajectory draw moves.json -o moves.npz
+      A motion of your own, by keyframes; or lifted from a video (extract), or painted. Hand
+      it to --trajectory; `ttm trajectory preview` shows it.
 
   ttm evaluate out --reference real --prompts prompts.csv
       Scores any model's videos: FVD, CF, ViCLIP, AD, Alignment, mask IoU.
@@ -104,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_plan(commands)
     _add_segment(commands)
+    add_trajectory(commands)
     add_evaluate(commands)
     _add_doctor(commands)
     for command in commands.choices.values():

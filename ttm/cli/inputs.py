@@ -32,14 +32,14 @@ def read_image(path: str) -> NDArray[np.uint8]:
         raise CommandError(str(error)) from error
 
 
-def read_masks(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]:
+def read_masks(paths: Sequence[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Read first-frame masks.
 
     Args:
         paths: one file of ids (an indexed or grey PNG with values 0..MAX_OBJECTS, a PNG in the palette's
             colours, a NPY of integers [H, W] or booleans [L, H, W]), or L black-and-white pictures, in order
             of the plan.
-        size: width and height of the image.
+        size: width and height of the image; None = whatever the first file has.
 
     Returns:
         uint8 [H, W], id k is the k-th object of the plan.
@@ -51,10 +51,12 @@ def read_masks(paths: Sequence[str], size: tuple[int, int]) -> NDArray[np.uint8]
         arrays = [read_mask_file(path) for path in paths]
     except ValueError as error:
         raise CommandError(str(error)) from error
+    like = "the image" if size else str(paths[0])
+    expected = size or (arrays[0].shape[-1], arrays[0].shape[-2])
     for path, array in zip(paths, arrays, strict=True):
         height, width = array.shape[-2:]
-        if (width, height) != size:
-            raise CommandError(f"{path} is {width} x {height}; expected {size[0]} x {size[1]}, as the image.")
+        if (width, height) != expected:
+            raise CommandError(f"{path} is {width} x {height}; expected {expected[0]} x {expected[1]}, as {like}.")
     try:
         if len(arrays) == 1 and arrays[0].dtype != bool:
             ids = validate_ids(arrays[0], ndim=2, name=str(paths[0]))

@@ -1,5 +1,7 @@
-"""Image and phrases to object ids, and first-frame ids to tracked ids: SAM2 with open_clip's grounding."""
+"""Image and phrases (or boxes, points) to object ids, and first-frame ids to tracked ids: SAM2 with open_clip's
+grounding."""
 
+from ttm.segmentation.places import Box, Point
 from ttm.segmentation.segmenter import Segmenter
 
-__all__ = ["Segmenter"]
+__all__ = ["Box", "Point", "Segmenter"]

@@ -20,6 +20,7 @@ from PIL import Image
 from ttm.objects import MAX_OBJECTS, validate_ids
 from ttm.segmentation import grounding
 from ttm.segmentation.candidates import GENERATOR_DEFAULTS, Candidates, find_candidates
+from ttm.segmentation.places import Place, check_places, ids_at
 from ttm.segmentation.sam2_loading import build_sam2, hub_files, load_checkpoint, public_config
 from ttm.segmentation.tracking import track_ids
 
@@ -138,6 +139,26 @@ class Segmenter(ModelMixin, ConfigMixin):
         ids: NDArray[np.uint8] = self(image=pixels, phrases=names)
         return ids
 
+    def segment_at(self, image: NDArray[np.uint8] | Image.Image, places: Sequence[Place]) -> NDArray[np.uint8]:
+        """Find the object in each box, or under each point.
+
+        Args:
+            image: uint8 [H, W, 3] or a PIL image.
+            places: L :class:`~ttm.segmentation.places.Box` or ``Point``, in pixels; 1 to ``MAX_OBJECTS``.
+
+        Returns:
+            ids uint8 [H, W]: place ``l`` (from 0) has id ``l + 1``, the background 0.
+
+        Raises:
+            ValueError: no image, no place, a place outside of the image, or one at which nothing is seen.
+        """
+        pixels = _checked_image(image)
+        if not 1 <= len(places) <= MAX_OBJECTS:
+            raise ValueError(f"There are {len(places)} places; expected 1 to {MAX_OBJECTS} (the limit on objects).")
+        check_places(places, *pixels.shape[:2])
+        ids: NDArray[np.uint8] = self(image=pixels, places=tuple(places))
+        return ids
+
     def track(self, frames: NDArray[np.uint8], first_ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Follow the objects of the first frame through a video.
 
@@ -173,13 +194,17 @@ class Segmenter(ModelMixin, ConfigMixin):
         phrases: Sequence[str] = (),
         frames: NDArray[np.uint8] | None = None,
         first_ids: NDArray[np.uint8] | None = None,
+        places: Sequence[Place] = (),
     ) -> NDArray[np.uint8]:
-        """What :meth:`segment` (image, phrases) and :meth:`track` (frames, first_ids) do, on checked
-        arguments.
+        """What :meth:`segment` (image, phrases), :meth:`segment_at` (image, places) and :meth:`track` (frames,
+        first_ids) do, on checked arguments.
 
-        Both pass through here, so that hooks which bring the weights to the device (model CPU offload) see
+        All pass through here, so that hooks which bring the weights to the device (model CPU offload) see
         each call.
         """
+        if image is not None and places:
+            with self._computing():
+                return ids_at(self.sam2, image, places)
         if image is not None:
             return self._segment(image, list(phrases))
         assert frames is not None and first_ids is not None
