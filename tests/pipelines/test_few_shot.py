@@ -1,0 +1,309 @@
+"""The few-shot pipeline on a Stable-Diffusion-shaped folder of random weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.few_shot import FewShotPipeline
+from ttm.pipelines.few_shot_base import Base, host_sizes
+from ttm.pipelines.few_shot_folder import FewShotRecord, add_lora, write_few_shot
+from ttm.pipelines.few_shot_request import extension_windows, video_length
+from ttm.pipelines.first_frame import control_picture
+
+SIZE, WINDOW, STEPS = 16, 4, 2
+SETTINGS = {"num_frames": WINDOW, "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "max_sequence_length": 8}
+UNET: dict[str, Any] = {
+    "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "cross_attention_dim": 16,
+    "attention_head_dim": 2, "norm_num_groups": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+
+
+def save_base(folder: Path, **unet_changes: Any) -> Path:
+    """vae (/2), tokenizer, text_encoder, unet, motion_adapter and controlnet, as diffusers lays them out."""
+    torch.manual_seed(0)
+    AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, scaling_factor=1.5,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    words = "<pad> </s> <unk> a red square moves left right dog runs".split()
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=8
+    ).save_pretrained(folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=8, eos_token_id=1, pad_token_id=0, bos_token_id=2,
+    )  # fmt: skip
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    unet = UNet2DConditionModel(**{**UNET, **unet_changes})
+    unet.save_pretrained(folder / "unet")
+    MotionAdapter(
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4,
+        motion_max_seq_length=8,
+    ).save_pretrained(folder / "motion_adapter")  # fmt: skip
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8)).save_pretrained(folder / "controlnet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def pipe(base: Path) -> FewShotPipeline:
+    made = FewShotPipeline.from_base(str(base), **SETTINGS)
+    made.set_progress_bar_config(disable=True)
+    for name, value in made.unet.named_parameters():  # zero at first, which would hide the masks
+        if "mask_projection" in name:
+            torch.nn.init.normal_(value)
+    for value in made.controlnet.parameters():  # its last layers are zero at first
+        torch.nn.init.normal_(value, std=0.2)
+    return made
+
+
+@pytest.fixture
+def masks() -> Callable[[int], MaskTrajectory]:
+    def make(num_frames: int) -> MaskTrajectory:
+        ids = np.zeros((num_frames, SIZE, SIZE), np.uint8)
+        for t in range(num_frames):
+            ids[t, 4:10, t % 8 : t % 8 + 6] = 1
+        return MaskTrajectory(ids)
+
+    return make
+
+
+@pytest.fixture
+def run(pipe: FewShotPipeline, image: np.ndarray) -> Callable[..., torch.Tensor]:
+    """run(trajectory, ...) -> latents [Z, T, h, w] from the fixture's image (conftest), cut to size."""
+
+    def call(trajectory: MaskTrajectory, seed: int = 0, **arguments: Any) -> torch.Tensor:
+        given = {"image": image[:SIZE, :SIZE], "output_type": "latent", **arguments}
+        made: torch.Tensor = pipe("a dog runs", trajectory, generator=torch.Generator().manual_seed(seed), **given)
+        return made.frames[0]
+
+    return call
+
+
+def test_the_first_frame_stays_what_it_was_given(pipe: FewShotPipeline, run: Any, masks: Any, image: Any) -> None:
+    seen = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    latents = run(masks(WINDOW))
+    handle.remove()
+    assert latents.shape == (4, WINDOW, SIZE // 2, SIZE // 2)
+    frame = torch.from_numpy(image[:SIZE, :SIZE].copy()).movedim(-1, 0)[None] / 127.5 - 1
+    expected = pipe.vae.encode(frame).latent_dist.mode() * 1.5
+    torch.testing.assert_close(latents[:, 0], expected[0])
+    assert len(seen) == STEPS
+    for noisy in seen:  # two guidance passes each
+        assert noisy.shape[0] == 2 and torch.equal(noisy[0, :, 0], latents[:, 0])
+
+
+def test_masks_prompt_and_sharing_matter(run: Any, masks: Any, pipe: FewShotPipeline) -> None:
+    plain = run(masks(WINDOW))
+    moved = MaskTrajectory(np.roll(masks(WINDOW).ids, 4, axis=1))
+    assert torch.equal(plain, run(masks(WINDOW)))
+    for other in (run(moved), run(masks(WINDOW), sharing_ratio=0.0), run(masks(WINDOW), renormalise_sharing=True)):
+        assert torch.equal(other[:, 0], plain[:, 0]) and not torch.allclose(other[:, 1:], plain[:, 1:])
+
+
+def test_a_long_video_begins_as_the_short_one_and_goes_on_from_its_last_frame(run: Any, masks: Any) -> None:
+    long = run(masks(9))
+    assert long.shape[1] == 9
+    assert torch.equal(long[:, :WINDOW], run(masks(9), num_frames=WINDOW))
+    assert torch.equal(run(masks(9), num_clips=2), run(masks(7)))
+    assert [(part.start, part.stop) for part in extension_windows(9, 4)] == [(0, 4), (3, 7), (6, 9)]
+    assert [(part.start, part.stop) for part in extension_windows(4, 4)] == [(0, 4)]
+
+
+def test_colour_matching_is_off_by_default_and_does_what_it_says(run: Any, masks: Any) -> None:
+    matched = run(masks(7), match_latents=True)
+    for t in range(7):
+        torch.testing.assert_close(matched[:, t].mean((1, 2)), matched[:, 0].mean((1, 2)))
+        torch.testing.assert_close(matched[:, t].std((1, 2)), matched[:, 0].std((1, 2)), rtol=1e-3, atol=1e-4)
+    frames = np.asarray(run(masks(WINDOW), output_type="np", match_histograms=True))
+    plain = np.asarray(run(masks(WINDOW), output_type="np"))
+    assert frames.shape == plain.shape == (WINDOW, SIZE, SIZE, 3)
+    first, last = (np.sort(frames[t, ..., 0].ravel()) for t in (0, -1))
+    assert np.abs(first - last).mean() < np.abs(np.sort(plain[-1, ..., 0].ravel()) - first).mean()
+
+
+def test_the_first_frame_can_be_drawn_with_and_without_controlnet(pipe: FewShotPipeline, masks: Any) -> None:
+    def draw(trajectory: MaskTrajectory, **arguments: Any) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return pipe("a dog runs", trajectory, generator=generator, output_type="latent", **arguments).frames[0]
+
+    here, there = masks(WINDOW), MaskTrajectory(np.roll(masks(WINDOW).ids, 5, axis=1))
+    assert not torch.allclose(draw(here)[:, 0], draw(there)[:, 0])
+    assert not torch.allclose(draw(here)[:, 0], draw(here, use_controlnet=False)[:, 0])
+    assert torch.equal(draw(here, use_controlnet=False)[:, 0], draw(there, use_controlnet=False)[:, 0])
+    ids = here.ids[0]
+    assert np.array_equal(np.asarray(control_picture(ids, "silhouette"))[..., 0] > 0, ids > 0)
+    assert tuple(np.asarray(control_picture(ids))[5, 3]) == (255, 0, 0)
+
+
+def test_editing_follows_the_tracked_objects_of_a_clip(pipe: FewShotPipeline, image: Any) -> None:
+    class Red:
+        def segment(self, frame: np.ndarray, phrases: list[str]) -> np.ndarray:
+            return (frame[..., 0] > 150).astype(np.uint8)
+
+        def track(self, frames: np.ndarray, first_ids: np.ndarray) -> np.ndarray:
+            return (frames[..., 0] > 150).astype(np.uint8)
+
+    clip = np.stack([np.roll(image, 2 * t, axis=1) for t in range(WINDOW)])
+    out = pipe.edit(clip, "a dog runs", Red(), ["red square"], image=image, output_type="np")
+    assert out.trajectory.ids.shape == (WINDOW, SIZE, SIZE)
+    # One shape of mask, 2 pixels of 32 further in each frame.
+    assert np.array_equal(out.trajectory.ids[1][:, 1:], out.trajectory.ids[0][:, :-1])
+
+
+def test_callbacks_see_each_step_and_can_stop(pipe: FewShotPipeline, masks: Any) -> None:
+    stages: list[str] = []
+
+    def note(running: Any, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        stages.append(running.stage)
+        assert set(tensors) == ({"prompt_embeds"} if running.stage == "few_shot" else set())
+        return {}
+
+    pipe("a dog runs", masks(7), callback_on_step_end=note, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+    assert stages == ["first_frame"] * STEPS + ["few_shot"] * 2 * STEPS
+
+
+def test_saved_whole_it_makes_the_same_video_in_a_fresh_process(
+    pipe: FewShotPipeline, masks: Any, tmp_path: Path
+) -> None:
+    pipe.save_pretrained(tmp_path / "pipe")
+    masks(WINDOW).save(tmp_path / "masks.npz")
+    code = f"""
+import torch
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.few_shot import FewShotPipeline
+pipe = FewShotPipeline.from_pretrained({str(tmp_path / "pipe")!r})
+pipe.set_progress_bar_config(disable=True)
+moves = MaskTrajectory.load({str(tmp_path / "masks.npz")!r})
+frames = pipe("a dog runs", moves, generator=torch.Generator().manual_seed(0), output_type="latent").frames
+torch.save(frames, {str(tmp_path / "frames.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=300)
+    made = pipe("a dog runs", masks(WINDOW), generator=torch.Generator().manual_seed(0), output_type="latent").frames
+    torch.testing.assert_close(torch.load(tmp_path / "frames.pt", weights_only=True), made)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}])
+def test_what_was_trained_opens_on_its_base(base: Path, tmp_path: Path, lora: Any, masks: Any, image: Any) -> None:
+    trained = FewShotPipeline.from_base(str(base), **SETTINGS)
+    trained.set_progress_bar_config(disable=True)
+    sizes = host_sizes(trained.unet)
+    if lora:
+        add_lora(trained.unet, **lora)
+    names = [n for n, _ in trained.unet.named_parameters() if "mask_projection" in n or "lora" in n or ".attn1." in n]
+    weights = {n: p for n, p in trained.unet.named_parameters() if n in names and ("lora" in n or "base" not in n)}
+    for value in weights.values():
+        torch.nn.init.normal_(value, std=0.3)
+    switches = {"first_frame_attention": True, "mask_cross_attention": True}
+    write_few_shot(tmp_path, weights, FewShotRecord(Base(str(base)), switches, sizes, lora, SETTINGS))
+
+    opened = FewShotPipeline.from_pretrained(tmp_path)
+    opened.set_progress_bar_config(disable=True)
+    assert opened.config.num_frames == WINDOW and not any("lora" in n for n, _ in opened.unet.named_parameters())
+    made, expected = (
+        one("a dog runs", masks(WINDOW), image, generator=torch.Generator().manual_seed(0), output_type="latent").frames
+        for one in (opened, trained)
+    )
+    torch.testing.assert_close(made, expected, rtol=1e-3, atol=1e-4)
+    untrained = FewShotPipeline.from_base(str(base), **SETTINGS)
+    plain = untrained("a dog runs", masks(4), image, generator=torch.Generator().manual_seed(0), output_type="latent")
+    assert not torch.allclose(plain.frames, made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_frames": 9}, "has 6 frames, the video asked for 9"),
+        ({"num_clips": 2}, "has 6 frames, the video asked for 7"),
+        ({"num_clips": 1, "num_frames": 4}, "expected one of the two"),
+        ({"num_frames": 1}, "at least 2"),
+        ({"prompt": " "}, "prompt"),
+        ({"sharing_ratio": 1.2}, "sharing_ratio"),
+        ({"use_controlnet": True}, "both make frame 1"),
+        ({"output_type": "gif"}, "output_type"),
+        ({"height": 17}, "multiple of 2"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"trajectory": MaskTrajectory(np.zeros((4, SIZE, SIZE), int))}, "shows no object"),
+        ({"trajectory": np.zeros((4, SIZE, SIZE), int)}, "expected a ttm.MaskTrajectory"),
+    ],
+)
+def test_what_a_call_refuses(pipe: FewShotPipeline, masks: Any, image: Any, arguments: dict, words: str) -> None:
+    called = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: called.append(1))
+    given = {"prompt": "a dog runs", "trajectory": masks(6), "image": image, **arguments}
+    with pytest.raises(ValueError, match=words):
+        pipe(**given)
+    handle.remove()
+    assert not called
+
+
+def test_a_first_frame_needs_something_to_draw_it(base: Path, masks: Any) -> None:
+    pipe = FewShotPipeline.from_base(str(base), **SETTINGS)
+    pipe.controlnet = None
+    with pytest.raises(ValueError, match="no ControlNet"):
+        pipe("a dog runs", masks(4), use_controlnet=True)
+    pipe.image_unet = None
+    with pytest.raises(ValueError, match="no image_unet"):
+        pipe("a dog runs", masks(4))
+
+
+def test_the_length_of_a_video() -> None:
+    assert video_length(None, None, 4, 11) == 11 and video_length(None, 3, 4, 11) == 10 and video_length(5, None, 4, 11)
+
+
+def test_parts_of_another_base(base: Path, tmp_path: Path) -> None:
+    other = save_base(tmp_path / "other", cross_attention_dim=12)
+    with pytest.raises(ValueError, match="ControlNet is of another base: its cross_attention_dim is 12; expected 16"):
+        FewShotPipeline.from_base(str(base), controlnet=str(other / "controlnet"))
+    narrow = MotionAdapter(block_out_channels=(4, 8), motion_layers_per_block=1, motion_norm_num_groups=4,
+                           motion_num_attention_heads=2)  # fmt: skip
+    narrow.save_pretrained(tmp_path / "narrow")
+    with pytest.raises(ValueError, match="motion adapter does not fit"):
+        FewShotPipeline.from_base(str(base), motion_adapter=str(tmp_path / "narrow"))
+    with pytest.raises(ValueError, match="no folder 'unet'"):
+        FewShotPipeline.from_base(str(base / "unet"))
+    with pytest.raises(ValueError, match="There is no folder"):
+        FewShotPipeline.from_base(str(tmp_path / "nowhere"))
+
+
+def test_a_trained_folder_that_does_not_fit_or_is_damaged(base: Path, tmp_path: Path) -> None:
+    sizes = host_sizes(FewShotPipeline.from_base(str(base)).unet)
+    record = FewShotRecord(Base(str(base)), {}, sizes)
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    for weights, changed, words in (
+        ({name: torch.zeros(3, 3)}, record, r"is \[3, 3\]; expected \[8, 8\]"),
+        ({"strange": torch.zeros(1)}, record, "it has no 'strange'"),
+        ({}, FewShotRecord(Base(str(base)), {}, {**sizes, "cross_attention_dim": 768}), "cross_attention_dim is 768"),
+        ({}, FewShotRecord(Base(str(tmp_path / "gone")), {}, sizes), "There is no folder"),
+    ):
+        write_few_shot(tmp_path / "trained", weights, changed)
+        with pytest.raises(ValueError, match=words):
+            FewShotPipeline.from_pretrained(tmp_path / "trained")
+    (tmp_path / "trained/few_shot.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="few_shot.safetensors can't be read"):
+        FewShotPipeline.from_pretrained(tmp_path / "trained")
+    (tmp_path / "trained/few_shot.json").write_text(json.dumps({"format": "other"}))
+    with pytest.raises(ValueError, match="describes no few-shot training"):
+        FewShotPipeline.from_pretrained(tmp_path / "trained")

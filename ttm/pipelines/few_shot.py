@@ -1,0 +1,354 @@
+"""The few-shot variant: a prompt and a mask sequence in, a video of a motion learnt from a few clips out.
+
+Letters: B batch, T frames, W frames of a window, H W pixels, Z latent channels, h w the latent grid, L objects.
+
+Source: the few-shot paper (arXiv 2503.18386). It is stage 2 on the U-Net in another configuration: the first frame is
+no condition beside the noisy latents but the first of them, kept clean (Eq. 2, 4); every frame looks at it (Eq. 5);
+the masks act in the scores of the cross-attention (Eq. 6-7); the objective is Stable Diffusion's noise.
+
+A video of more frames than the model's window is made window by window: the last frame of one is the first of the
+next (they overlap by it), the masks go on, and so T = 1 + n (W - 1) frames take n windows. The frame is handed on as
+latents, so nothing is lost in decoding it. The first window of a long video is the short video of the same generator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from diffusers.video_processor import VideoProcessor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines import few_shot_folder
+from ttm.pipelines.autoencoders import LatentFormat, decode_latents, encode_video, latent_shape
+from ttm.pipelines.colour_matching import match_frame_histograms, match_latent_statistics
+from ttm.pipelines.conditioning import Conditions, trajectory_coverage
+from ttm.pipelines.few_shot_base import Base, check_controlnet
+from ttm.pipelines.few_shot_request import FewShotRequest, extension_windows
+from ttm.pipelines.first_frame import control_picture, draw_first_frame
+from ttm.pipelines.inputs import to_model, to_uint8
+from ttm.pipelines.samplers import Sampler
+from ttm.pipelines.shared_noise import SHARING_RATIO, share_first_frame
+from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback, draw_noise
+
+
+@dataclass
+class FewShotOutput(BaseOutput):
+    """What the few-shot pipeline makes.
+
+    Attributes:
+        frames: a batch of one video: ``frames[0]`` is a list of T PIL images ("pil"), float [T, H, W, 3] in 0..1
+            ("np"), float [T, 3, H, W] in 0..1 ("pt"), or normalised latents [Z, T, h, w] ("latent").
+        trajectory: the masks that it followed, at the working size.
+    """
+
+    frames: Any
+    trajectory: MaskTrajectory
+
+
+class FewShotPipeline(StagePipeline):
+    """Prompt and mask sequence in, video out (mask-guided few-shot video generation, arXiv 2503.18386).
+
+    Args:
+        vae: ``AutoencoderKL``.
+        tokenizer, text_encoder: CLIP's.
+        unet: ``MaskedUNetMotionModel`` without condition channels.
+        scheduler: ``DDIMScheduler`` with "epsilon", what the U-Net was trained for.
+        image_unet: ``UNet2DConditionModel`` of the base, which draws first frames; None: every call brings an image.
+        controlnet: ``ControlNetModel`` of the same base, from masks to first frames, or None.
+        num_frames: W, of the windows that the U-Net was trained on; also of a video by default.
+        height, width, fps, num_inference_steps: what calls use by default.
+        guidance_scale: of the text. image_guidance_scale: of the masks; 1 = with the text's guidance alone.
+        max_sequence_length: text tokens, Stable Diffusion's 77.
+        control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.pipelines.first_frame`).
+    """
+
+    model_cpu_offload_seq = "text_encoder->controlnet->image_unet->unet->vae"
+    _optional_components = ["image_unet", "controlnet"]
+    _stage = "few_shot"
+
+    def __init__(
+        self,
+        vae: Any,
+        tokenizer: Any,
+        text_encoder: Any,
+        unet: Any,
+        scheduler: Any,
+        image_unet: Any = None,
+        controlnet: Any = None,
+        num_frames: int = 16,
+        height: int = 512,
+        width: int = 512,
+        fps: float = 8.0,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        image_guidance_scale: float = 1.0,
+        max_sequence_length: int = 77,
+        control_picture: str = "palette",
+    ) -> None:
+        super(StagePipeline, self).__init__()  # the components have Stable Diffusion's names, not a stage's
+        self.register_modules(
+            vae=vae,
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            image_unet=image_unet,
+            controlnet=controlnet,
+        )
+        self.register_to_config(
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            fps=fps,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+            max_sequence_length=max_sequence_length,
+            control_picture=control_picture,
+        )
+
+    @property
+    def _sampler(self) -> Sampler:
+        return Sampler(self.scheduler)
+
+    @property
+    def transformer(self) -> Any:
+        """The U-Net, by the name of its role in a stage."""
+        return self.unet
+
+    @classmethod
+    def from_base(
+        cls,
+        pipeline: str,
+        motion_adapter: str | None = None,
+        controlnet: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        switches: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> FewShotPipeline:
+        """An untrained few-shot pipeline on public weights.
+
+        Args:
+            pipeline, motion_adapter, controlnet: see :class:`ttm.pipelines.few_shot_base.Base`.
+            dtype: of the models.
+            switches: of ``MaskedUNetMotionModel``.
+            settings: of the pipeline.
+
+        Raises:
+            ValueError: a part is missing, damaged, or of another base than the rest.
+        """
+        parts = Base(pipeline, motion_adapter, controlnet).components(dtype, **(switches or {}))
+        return cls(**parts, **settings)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Open what ``python -m stages.few_shot`` wrote, or what ``save_pretrained`` did.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a Hub id of a whole pipeline.
+            kwargs: as in diffusers; for a trained folder ``dtype``, settings of the pipeline, and ``base`` (a
+                :class:`~ttm.pipelines.few_shot_base.Base`) in the place of the one that was trained on.
+
+        Raises:
+            ValueError: no such folder, a damaged file, or an adapter that does not fit the base's U-Net.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if few_shot_folder.is_few_shot_folder(folder):
+            return cls(**few_shot_folder.open_few_shot(folder, **kwargs))
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str,
+        trajectory: MaskTrajectory,
+        image: Any = None,
+        num_frames: int | None = None,
+        num_clips: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        sharing_ratio: float = SHARING_RATIO,
+        renormalise_sharing: bool = False,
+        match_latents: bool = False,
+        match_histograms: bool = False,
+        use_controlnet: bool | None = None,
+        controlnet_conditioning_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
+    ) -> Any:
+        """Make a video of any length.
+
+        Args:
+            prompt: what happens.
+            trajectory: the masks to follow, of as many frames as the video or more.
+            image: the first frame: PIL image, path, or uint8 [H, W, 3]. None: it is drawn.
+            num_frames: T; None = that of the trajectory.
+            num_clips: instead of ``num_frames``: n windows, 1 + n (W - 1) frames.
+            guidance_scale, image_guidance_scale: of the text, and of the masks (1 = none beyond the text's).
+            sharing_ratio, renormalise_sharing: of first-frame sharing (Eq. 8), see
+                :mod:`ttm.pipelines.shared_noise`; 0 shares nothing.
+            match_latents: bring every frame's latents to the first frame's mean and spread (AdaIN), window by window.
+            match_histograms: bring every frame's colours to the first frame's histogram, at the end.
+            use_controlnet: draw the first frame by ControlNet from the first mask (Eq. 3), or by the prompt alone;
+                None = by ControlNet where there is one.
+            controlnet_conditioning_scale: how strongly ControlNet acts.
+            generator: of the noise: first frame's, then that of each window.
+            output_type: "pil", "np", "pt" or "latent".
+            callback_on_step_end: called as callback(pipe, step, timestep, tensors) after each step of each window
+                (and of the first frame, with no tensors); ``pipe._interrupt = True`` leaves out what remains of it.
+            others: as in ``ttm.Pipeline``; None = the pipeline's setting.
+
+        Returns:
+            ``FewShotOutput``, or its frames in a tuple.
+
+        Raises:
+            ValueError: anything wrong with what was given, before a model runs.
+        """
+        sampling = self.check_sampling(
+            num_inference_steps,
+            guidance_scale,
+            image_guidance_scale,
+            negative_prompt,
+            callback_on_step_end_tensor_inputs,
+        )
+        request = FewShotRequest.read(
+            self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
+            (sharing_ratio, controlnet_conditioning_scale), output_type,
+        )  # fmt: skip
+        first = self._first_latents(request, sampling, controlnet_conditioning_scale, generator, callback_on_step_end)
+        share = (sharing_ratio, renormalise_sharing)
+        latents = self._extend(first, request, sampling, share, match_latents, generator, callback_on_step_end)
+        frames = latents if output_type == "latent" else self._decode(latents, output_type, match_histograms)
+        self.maybe_free_model_hooks()
+        return FewShotOutput(frames, request.trajectory) if return_dict else (frames,)
+
+    @torch.no_grad()
+    def edit(
+        self, frames: NDArray[np.uint8], prompt: str, segmenter: Any, phrases: Sequence[str], **arguments: Any
+    ) -> Any:
+        """Video editing: a new video whose objects move as those of a clip do.
+
+        Args:
+            frames: the clip, uint8 [T, H, W, 3].
+            prompt: what the new video shows.
+            segmenter: a ``ttm.Segmenter``, which finds ``phrases`` in the first frame and tracks them.
+            phrases: the objects of the clip to follow.
+            arguments: of a call; ``image`` gives the first frame (an edited one, say), else it is drawn.
+
+        Raises:
+            ValueError: as a call; or a phrase that is not found.
+        """
+        ids = segmenter.track(frames, segmenter.segment(frames[0], phrases))
+        return self(prompt, MaskTrajectory(ids, self.config.fps), **arguments)
+
+    def _check_components(self) -> None:
+        channels = LatentFormat.of(self.vae).channels
+        expected = {
+            "in_channels": channels,
+            "condition_channels": 0,
+            "cross_attention_dim": self.text_encoder.config.hidden_size,
+        }
+        for name, value in expected.items():
+            if (found := self.unet.config.get(name)) != value:
+                raise ValueError(f"The U-Net's {name} is {found}; expected {value} for this pipeline's other parts.")
+        check_controlnet(self.controlnet, self.image_unet)
+
+    def _first_latents(
+        self, request: FewShotRequest, sampling: dict[str, Any], scale: float, generator: Any, callback: Any
+    ) -> Tensor:
+        """Eq. 3, or the user's image: z_1, float32 [1, Z, 1, h, w]."""
+        if request.first_frame is not None:
+            return encode_video(self.vae, to_model(request.first_frame[None], self._execution_device))
+        self._stage = "first_frame"
+        self._guidance_scale, self._interrupt = sampling["guidance_scale"], False
+        self._num_timesteps = sampling["num_inference_steps"]
+        picture = None
+        if request.with_controlnet:
+            picture = control_picture(request.trajectory.ids[0], self.config.control_picture)
+
+        def on_step(index: int, timestep: Tensor) -> bool:
+            if callback is not None:
+                self._current_timestep = timestep
+                callback(self, index, timestep, {})
+            return self._interrupt
+
+        latents = draw_first_frame(
+            self.components, request.prompt, sampling["negative_prompt"], picture, request.size,
+            sampling["num_inference_steps"], sampling["guidance_scale"], scale, generator, on_step,
+        )  # fmt: skip
+        self._stage = "few_shot"
+        return latents.to(self._execution_device)
+
+    def _extend(
+        self,
+        first: Tensor,
+        request: FewShotRequest,
+        sampling: dict[str, Any],
+        share: tuple[float, bool],
+        match_latents: bool,
+        generator: Any,
+        callback: StepCallback | None,
+    ) -> Tensor:
+        """Eq. 4, window by window: latents [1, Z, T, h, w] from those of the first frame."""
+        device = self._execution_device
+        embeds, mask = (x.to(device) for x in self._encode_text([request.prompt, sampling["negative_prompt"]]))
+        nothing = embeds[1:2], mask[1:2]
+        asked = sampling["callback_on_step_end_tensor_inputs"]
+        sampling = {**sampling, "callback_on_step_end_tensor_inputs": ["latents", *asked]}
+        made = [first]
+        for window in extension_windows(request.trajectory.num_frames, self.config.num_frames):
+            clean = made[-1][:, :, -1:]
+            ids = request.trajectory.ids[window]
+            noise = draw_noise(latent_shape(self.vae, len(ids) - 1, *request.size), generator, device)
+            conditions = self._conditions(embeds[:1], ids, clean)
+            noise = share_first_frame(noise, clean, *share)
+            held = _hold_first(clean, callback, asked)
+            latents = self._denoise(torch.cat([clean, noise], dim=2), conditions, nothing, sampling, held)[:, :, 1:]
+            made.append(match_latent_statistics(latents, first) if match_latents else latents)
+        return torch.cat(made, dim=2)
+
+    def _conditions(self, text: Tensor, ids: NDArray[np.uint8], clean: Tensor) -> Conditions:
+        frames, grid = len(ids), clean.shape[3:]
+        coverage = trajectory_coverage(
+            torch.from_numpy(np.ascontiguousarray(ids)[None]).to(clean.device),
+            max(1, int(ids.max())),
+            (frames, *grid),
+            self.unet.token_patch,
+        )
+        return Conditions(latents=clean.new_zeros(1, 0, frames, *grid), text=text, coverage=coverage)
+
+    def _decode(self, latents: Tensor, output_type: str, match_histograms: bool) -> Any:
+        video = decode_latents(self.vae, latents)
+        if match_histograms:
+            video = to_model(match_frame_histograms(to_uint8(video)), video.device)
+        return VideoProcessor().postprocess_video(video, output_type=output_type)
+
+
+def _hold_first(clean: Tensor, callback: StepCallback | None, asked: Sequence[str]) -> StepCallback:
+    """A callback that puts the clean first frame back after every step, after the user's own had what it asked for."""
+
+    def held(pipe: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        if callback is not None:
+            given.update(callback(pipe, step, timestep, {name: tensors[name] for name in asked}) or {})
+        latents = given.get("latents", tensors["latents"])
+        given["latents"] = torch.cat([clean, latents[:, :, 1:]], dim=2)
+        return given
+
+    return held

@@ -1,0 +1,105 @@
+"""The first frame of a few-shot video, drawn by the image model: with ControlNet from a mask and a prompt, or from the
+prompt alone.
+
+Letters: H W pixels, Z latent channels, h w the latent grid.
+
+Source: the few-shot paper (arXiv 2503.18386), Eq. 3. Both ways are diffusers' own pipelines on our components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from diffusers import DDIMScheduler, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from einops import rearrange
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ttm.motion.mask_trajectory import PALETTE
+
+CONTROL_PICTURES = ("palette", "silhouette")
+
+
+def control_picture(ids: NDArray[np.uint8], kind: str = "palette") -> Image.Image:
+    """What ControlNet sees of a first frame's masks.
+
+    Args:
+        ids: uint8 [H, W].
+        kind: "palette", each object in its colour (what ttm-tiny-unet's ControlNet was trained on), or "silhouette",
+            white on black (what public ControlNets for scribbles and segments come nearest to).
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in CONTROL_PICTURES:
+        raise ValueError(f"control_picture is {kind!r}; expected one of {', '.join(CONTROL_PICTURES)}.")
+    if kind == "palette":
+        return Image.fromarray(PALETTE[ids])
+    return Image.fromarray(((ids > 0) * 255).astype(np.uint8)).convert("RGB")
+
+
+def draw_first_frame(
+    components: dict[str, Any],
+    prompt: str,
+    negative_prompt: str,
+    picture: Image.Image | None,
+    size: tuple[int, int],
+    num_inference_steps: int,
+    guidance_scale: float,
+    control_scale: float,
+    generator: Any,
+    on_step: Callable[[int, Tensor], bool] | None = None,
+) -> Tensor:
+    """Draw one image.
+
+    Args:
+        components: vae, tokenizer, text_encoder, scheduler, image_unet, and controlnet if there is a picture.
+        prompt, negative_prompt: its texts.
+        picture: of the mask, for ControlNet; None: the prompt alone decides.
+        size: (height, width), pixels.
+        num_inference_steps, guidance_scale: as in diffusers.
+        control_scale: how strongly ControlNet acts.
+        generator: of the noise.
+        on_step: called with the number and the timestep of each step; True leaves out the rest.
+
+    Returns:
+        normalised latents of the image, float32 [1, Z, 1, h, w].
+    """
+    parts = {name: components[name] for name in ("vae", "tokenizer", "text_encoder")}
+    parts |= {
+        "unet": components["image_unet"],
+        "scheduler": DDIMScheduler.from_config(components["scheduler"].config),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    options: dict[str, Any] = {}
+    if picture is None:
+        pipe: Any = StableDiffusionPipeline(**parts)
+    else:
+        pipe = StableDiffusionControlNetPipeline(**parts, controlnet=components["controlnet"])
+        options = {"image": picture, "controlnet_conditioning_scale": control_scale}
+    pipe.set_progress_bar_config(disable=True)
+
+    def step(inner: Any, index: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None and on_step(index, timestep):
+            inner._interrupt = True
+        return tensors
+
+    # Latents as they are: decoding and encoding again would only blur them.
+    latents: Tensor = pipe(
+        prompt,
+        height=size[0],
+        width=size[1],
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        generator=generator,
+        output_type="latent",
+        callback_on_step_end=step,
+        **options,
+    ).images
+    return rearrange(latents.float(), "1 z h w -> 1 z 1 h w")
