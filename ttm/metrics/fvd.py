@@ -49,14 +49,14 @@ def i3d_pixels(frames: NDArray[np.uint8]) -> Tensor:
     Returns:
         float32 [3, T, 224, 224] in [-1, 1].
     """
-    pixels = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w").float() / 255
+    pixels = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w").float() / 127.5 - 1
     height, width = pixels.shape[-2:]
     scale = SIDE / min(height, width)
     size = (SIDE, math.ceil(width * scale)) if height < width else (math.ceil(height * scale), SIDE)
     pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
     top, left = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
     part = pixels[..., top : top + SIDE, left : left + SIDE]
-    return rearrange(part * 2 - 1, "t c h w -> c t h w")
+    return rearrange(part, "t c h w -> c t h w")
 
 
 class I3DFeatures:
