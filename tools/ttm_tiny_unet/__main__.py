@@ -16,8 +16,10 @@ import argparse
 import subprocess
 import sys
 
+EMBEDDED = "ttm/pretrained/ttm-tiny-unet"
 STAGE_SETTINGS = (
-    "host=ttm_tiny_unet", "batch_size=4", "optimizer.lr=7e-4", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
+    "host=ttm_tiny_unet", f"host.init_from={EMBEDDED}", f"host.motion_adapter={EMBEDDED}", "batch_size=4",
+    "optimizer.lr=7e-4", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
     "optimizer.final_lr=0.05", "ema_decay=0.995", "stage.object_weight=3", "export_dtype=float16",
 )  # fmt: skip
 SCENES = 768
@@ -33,19 +35,16 @@ def steps(scale: float) -> dict[str, list[str]]:
         own = [f"stage={name}", f"output_dir={folder}", f"max_steps={max_steps}"]
         return ["stages.train", *STAGE_SETTINGS, *own, f"time_limit_minutes={count * scale:g}"]
 
-    transformers = {
-        "motion-transformer": "runs/ttm-tiny-unet/stage_1", "transformer": "runs/ttm-tiny-unet/stage_2"
-    }  # fmt: skip
-    told = [part for name, run in transformers.items() for part in (f"--{name}", f"{run}/transformer")]
+    first, second = "runs/ttm-tiny-unet/stage_1", "runs/ttm-tiny-unet/stage_2"
     return {
         "vae": ["tools.ttm_tiny_unet.train_autoencoder", *minutes(60)],
         "text_encoder": ["tools.ttm_tiny_unet.train_text_encoder", *minutes(5)],
         "scenes": ["tools.ttm_tiny_unet.encoded_scenes", "--scenes", f"{max(32, round(SCENES * scale))}"],
         "unet": ["tools.ttm_tiny_unet.train_unet", *minutes(60)],
         "controlnet": ["tools.ttm_tiny_unet.train_controlnet", *minutes(15)],
-        "stage_1": stage("image_to_motion", transformers["motion-transformer"], 40, 4000),
-        "stage_2": stage("motion_to_video", transformers["transformer"], 60, 6000),
-        "assemble": ["tools.ttm_tiny_unet.assemble", *told],
+        "stage_1": stage("image_to_motion", first, 40, 4000),
+        "stage_2": stage("motion_to_video", second, 60, 6000),
+        "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
 
 

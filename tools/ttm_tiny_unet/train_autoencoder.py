@@ -46,7 +46,8 @@ def new_autoencoder() -> AutoencoderKL:
         elif isinstance(module, nn.Conv2d) and not name.endswith(("conv1", "conv2", "quant_conv")):
             enlarged = "upsamplers" in name
             nn.init.normal_(module.weight, 0, (0.3 if enlarged else 1.0) * module.weight[0].numel() ** -0.5)
-            module.bias.data.zero_()
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
             if enlarged:
                 module.weight.data[:, :, 1, 1] += torch.eye(len(module.weight))
     vae.quant_conv.bias.data[vae.config.latent_channels :] = -6.0  # the logarithm of the latents' variance

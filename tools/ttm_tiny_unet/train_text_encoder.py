@@ -50,11 +50,11 @@ def tagged_caption(objects: list[SceneObject]) -> TaggedText:
     return TaggedText(text, tuple(clauses))
 
 
-def train_tokenizer(folder: Path, vocabulary: int = 900) -> CLIPTokenizer:
+def train_tokenizer(folder: Path, vocabulary: int = 900, plans: int = 4000) -> CLIPTokenizer:
     """CLIP's byte-level BPE, trained on the sentences: lower case, no word unknown, padded with the end token."""
     rng = np.random.default_rng(0)
     texts = []
-    for _ in range(4000):
+    for _ in range(plans):
         objects = random_objects(rng)
         texts += [tagged.text for tagged in (*tagged_texts(rng, objects), tagged_caption(objects))]
     words = " ".join([*sentences.NOUNS, *sentences.ADJECTIVES, *sentences.DIRECTION_VERBS])

@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from tools.ttm_tiny.timed_training import Progress, train
 from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS, EncodedScenes, embed, load
+from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE
 
 EMBEDDED = Path("ttm/pretrained/ttm-tiny-unet")
 UNET_CONFIG: dict[str, Any] = {
@@ -33,11 +34,6 @@ ADAPTER_CONFIG: dict[str, Any] = {
     "block_out_channels": (64, 32), "motion_layers_per_block": 1, "motion_num_attention_heads": 2,
     "motion_max_seq_length": 32, "motion_norm_num_groups": 32,
 }  # fmt: skip
-NOISE: dict[str, Any] = {
-    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon",
-}  # fmt: skip
-"""Stable Diffusion's schedule."""
 OBJECT_WEIGHT = 3.0
 TEXT_DROPOUT = 0.1
 PICTURES_ONLY = 0.35
@@ -86,7 +82,7 @@ class NoisyScenes:
     def __init__(self, scenes: EncodedScenes, embeddings: Tensor, seed: int) -> None:
         self.scenes, self.embeddings = scenes, embeddings
         self.random = torch.Generator().manual_seed(seed)
-        self.noise = DDIMScheduler(**NOISE)
+        self.noise = DDIMScheduler(**STABLE_DIFFUSION_NOISE)
 
     def _integers(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.random)
@@ -117,7 +113,7 @@ class NoisyScenes:
     def noised(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Noised latents, noise, timesteps [B]."""
         noise = torch.randn(latents.shape, generator=self.random)
-        timesteps = self._integers(NOISE["num_train_timesteps"], len(latents))
+        timesteps = self._integers(STABLE_DIFFUSION_NOISE["num_train_timesteps"], len(latents))
         return self.noise.add_noise(latents, noise, timesteps), noise, timesteps
 
 
