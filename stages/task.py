@@ -23,11 +23,13 @@ class Batch:
         data: clean latents, float32 [B, Z, t, h, w].
         conditions: nothing dropped yet.
         covered: how much of each latent cell objects cover, float32 [B, 1, t, h, w] in 0..1; for the loss's weights.
+        clean_frames: so many latent frames from the first on get no noise and have no part in the loss.
     """
 
     data: Tensor
     conditions: Conditions
     covered: Tensor
+    clean_frames: int = 0
 
 
 class Task(Protocol):

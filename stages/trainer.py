@@ -165,12 +165,14 @@ class Trainer:
         levels = self.objective.levels(seed, indices)
         noisy, timesteps = self.objective.noisy(batch.data, noise, levels)
         target = self.objective.target(batch.data, noise, levels).to(device)
+        clean = batch.clean_frames
+        noisy = torch.cat([batch.data[:, :, :clean], noisy[:, :, clean:]], dim=2)
         inputs = {name: None if v is None else v.to(device) for name, v in conditions.inputs(torch.float32).items()}
         prediction = self.wrapped(noisy.to(device), timesteps.to(device), **inputs, return_dict=False)[0]
         weights = None
         if stage.object_weight > 0:
-            weights = (1 + stage.object_weight * batch.covered).to(device)
-        return weighted_error(prediction, target, weights)
+            weights = (1 + stage.object_weight * batch.covered[:, :, clean:]).to(device)
+        return weighted_error(prediction[:, :, clean:], target[:, :, clean:], weights)
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
