@@ -135,7 +135,7 @@ def rule_files() -> list[Path]:
     return files
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -185,7 +185,7 @@ def benchmark_measures(config: DictConfig) -> int:
         "model": subject.name,
         "belongs_to": belongs_to,
         "settings": described,
-        "versions": _versions(),
+        "versions": package_versions(),
         "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
         "figures": [figure.to_dict() for figure in figures],
     }

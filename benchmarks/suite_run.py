@@ -1,0 +1,165 @@
+"""A suite of samples on one model: videos, scores, report.
+
+Imported only after hydra has started: the pipeline imports sam2, which puts hydra's global state to its own use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from benchmarks.baselines import find_baseline, load_baseline
+from benchmarks.build_suite import build_synthetic
+from benchmarks.generators import Generator, OwnPipeline, VideoFolder, weights_hash
+from benchmarks.manifest import NAMES, Sample, SampleSuite, load_suite
+from benchmarks.measure import Settings
+from benchmarks.measure_run import package_versions
+from benchmarks.pipeline_subject import weight_files
+from benchmarks.report import write_report
+from benchmarks.rows import plain
+from benchmarks.run_page import write_pages
+from benchmarks.sample_run import SampleRun
+from benchmarks.sample_scores import ScoreSettings, score_run
+from benchmarks.shard import Shard
+
+RUN = "run.json"
+SCORES = "scores.json"
+
+
+def benchmark_samples(config: DictConfig) -> int:
+    """Run what a configuration asks for; 0 when it ran to its end (whatever the scores say)."""
+    shard = Shard.read(config.shard)
+    suite = open_suite(config.suite)
+    samples = first_samples(suite, config.limit)
+    started = time.perf_counter()
+    model, note = open_model(config)
+    named = re.sub(r"[^\w.-]+", "-", str(config.name or model.name)).strip("-")
+    folder = Path(str(config.output or f"outputs/benchmarks/{suite.name}-{named}-{len(samples)}"))
+    part = "" if shard.count == 1 else f", part {shard}"
+    print(f"{suite.name} on {model.name} (ready in {time.perf_counter() - started:.1f} s){part}; results in {folder}")
+    run = SampleRun(folder, samples, model, int(config.seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(folder / RUN, plain(_described(config, suite, run, note)))
+    run.generate(shard, bool(config.retry))
+    missing = len(samples) - len(run.records())
+    if missing:
+        print(f"{missing} samples are missing yet: the part that ends last scores and writes the report")
+        return 0
+    with _alone(folder) as mine:
+        if mine:
+            _report(config, run)
+        else:
+            print("another process writes the report now")
+    return 0
+
+
+def _report(config: DictConfig, run: SampleRun) -> None:
+    cache = run.folder / "features"
+    score = config.score
+    settings = ScoreSettings(
+        None if score.metrics is None else tuple(str(name) for name in score.metrics),
+        score.features == "tiny",
+        {str(key): str(value) for key, value in score.weights.items() if value is not None},
+        str(config.device),
+    )
+    scores = score_run(run, settings, cache)
+    write_report(run.folder / SCORES, plain(scores))
+    written = write_pages(run.folder, [Path(str(other)) for other in config.compare])
+    print("\nwrote " + " and ".join(str(path) for path in written))
+
+
+def open_suite(settings: DictConfig) -> SampleSuite:
+    """The suite of a configuration; the synthetic one is made where its folder has no manifest.
+
+    Raises:
+        FileNotFoundError: no manifest. ValueError: a wrong one.
+    """
+    folder = Path(str(settings.folder))
+    if settings.get("build") and not any((folder / name).is_file() for name in NAMES):
+        build = settings.build
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"making {build.scenes} scenes in {folder}")
+        build_synthetic(folder, Settings(build.scenes, 0, build.seed, build.size, build.num_frames))
+    return load_suite(folder, str(settings.name))
+
+
+def first_samples(suite: SampleSuite, limit: Any) -> list[Sample]:
+    """All samples, or the first ``limit`` of each split.
+
+    Raises:
+        ValueError: a limit below 1.
+    """
+    if limit is None:
+        return list(suite.samples)
+    if int(limit) < 1:
+        raise ValueError(f"limit is {limit}; expected at least 1, or null for all samples.")
+    kept: list[Sample] = []
+    for split in dict.fromkeys(sample.split for sample in suite.samples):
+        kept += [sample for sample in suite.samples if sample.split == split][: int(limit)]
+    return kept
+
+
+def open_model(config: DictConfig) -> tuple[Generator, str]:
+    """What makes the videos, and a note on it for the report.
+
+    Raises:
+        ValueError, FileNotFoundError: no such model, or no such folder of videos.
+    """
+    sampling: Any = OmegaConf.to_container(config.sampling, resolve=True)
+    sampling |= OmegaConf.to_container(config.clip, resolve=True)
+    if config.videos is not None:
+        return VideoFolder(Path(str(config.videos)), str(config.name or "")), "videos made elsewhere"
+    device = _device(str(config.device))
+    if (found := find_baseline(str(config.model))) is not None:
+        baseline, weights = found
+        return load_baseline(baseline, weights, sampling, device, str(config.dtype)), baseline.note
+    import torch
+
+    from ttm import Pipeline
+
+    model = str(config.model)
+    pipe = Pipeline.from_pretrained(model, dtype=getattr(torch, str(config.dtype))).to(device)
+    name = str(config.name or Path(model).name)
+    weights = weights_hash(weight_files(pipe)) or model
+    return OwnPipeline(pipe, name, weights, sampling, [str(item) for item in config.give]), ""
+
+
+def _device(device: str) -> str:
+    """Of several processes on one machine each takes its own GPU."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
+def _described(config: DictConfig, suite: SampleSuite, run: SampleRun, note: str) -> dict[str, Any]:
+    """What run.json holds: enough to make the same videos again, and to write the report without the model."""
+    return {
+        "suite": suite.name,
+        "published": config.suite.published,
+        "model": str(config.name or run.model.name),
+        "note": note,
+        "samples": [sample.id for sample in run.samples],
+        "identity": run.model.identity,
+        "seed": run.seed,
+        "versions": package_versions(),
+        "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
+    }
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether this process is the only one that writes the report now."""
+    with open(folder / ".report.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
