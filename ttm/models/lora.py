@@ -1,0 +1,59 @@
+"""Low-rank matrices beside a host's attention weights (LoRA, Hu et al. 2021), through peft.
+
+Training changes the small matrices alone; merged into the weights they leave a plain model of the same class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.utils import is_peft_available
+from torch import nn
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The linear layers of the host's attentions, self and cross, in space and in time."""
+
+
+def add_lora(model: Any, rank: int, alpha: int | None = None, name: str = "lora") -> None:
+    """Give every attention of a host low-rank matrices that add nothing yet; they alone of these layers can be trained.
+
+    The new branches of a masked host get none: they are new, and train whole. A model without peft's methods, or whose
+    layers have other names, has nothing to give them to.
+
+    Args:
+        model: a masked host, or any diffusers model whose attentions have ``LORA_TARGETS``.
+        rank: of the matrices.
+        alpha: their product counts ``alpha / rank``; None = ``rank``, so that it counts as it is.
+        name: of the adapter in peft.
+
+    Raises:
+        ValueError: peft is not installed, a rank below 1, or no layer to add them to.
+    """
+    if not is_peft_available():
+        raise ValueError("LoRA needs the package peft; install it with `pip install 'through-the-mask[train]'`.")
+    if rank < 1:
+        raise ValueError(f"The rank of LoRA is {rank}; expected at least 1.")
+    is_new = getattr(model, "_is_adapter_key", lambda key: False)
+    layers = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear) and not is_new(key)]
+    targets = [key for key in layers if key.endswith(tuple(f".{target}" for target in LORA_TARGETS))]
+    if not targets:
+        raise ValueError(f"{type(model).__name__} has no attention that LoRA knows; expected {LORA_TARGETS}.")
+    from peft import LoraConfig
+
+    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=targets, init_lora_weights=True)
+    model.add_adapter(config, adapter_name=name)
+
+
+def has_lora(model: Any) -> bool:
+    """Whether :func:`add_lora` has been here, and :func:`merge_lora` not since."""
+    return bool(getattr(model, "peft_config", None))
+
+
+def merge_lora(model: Any) -> None:
+    """Add the low-rank matrices to the weights that they lie beside, and take them away; nothing without them.
+
+    The weights should be in 32 bits: what was learnt is small beside them.
+    """
+    if has_lora(model):
+        model.fuse_lora()
+        model.unload_lora()
