@@ -161,7 +161,7 @@ def _card(
         "clips": [{"label": t, "source": link(p, run.folder), "poster": link(poster(p), run.folder)} for t, p in shown],
         "width": record["width"],
         "height": record["height"],
-        "values": [(m["name"], number(row["values"][m["name"]])) for m in metrics if m["name"] in row["values"]],
+        "scores": [(m["name"], number(row["values"][m["name"]])) for m in metrics if m["name"] in row["values"]],
         "problems": [*record["warnings"], *(f"{what}: {reason}" for what, reason in row["problems"].items())],
     }
 
@@ -183,7 +183,7 @@ def _rest(
 
 def _line(run: RunResults, name: str, row: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     address = link(run.folder / "samples" / name / "video.mp4", run.folder)
-    return {"id": name, "prompt": run.records[name]["prompt"], "link": address, "values": _values(row, metrics)}
+    return {"id": name, "prompt": run.records[name]["prompt"], "link": address, "scores": _values(row, metrics)}
 
 
 def _values(row: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> list[str]:
