@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ttm.cli.errors import EXIT_USAGE
 from ttm.cli.evaluate_arguments import add_evaluate
+from ttm.cli.planner import add_planner
 from ttm.cli.trajectory_arguments import add_trajectory
 
 PAGE = """\
@@ -149,6 +150,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         "of the plan), or --mask once an object, each a black-and-white PNG, in the order of the plan",
     )
     yours.add_argument("--trajectory", metavar="FILE", help="a trajectory.npz; skips stage 1")
+    add_planner(page)
 
     look = page.add_argument_group("seeing before rendering")
     look.add_argument(
@@ -175,7 +177,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 def _add_plan(commands: argparse._SubParsersAction) -> None:
     page = commands.add_parser(
         "plan",
-        usage="ttm plan PROMPT [-o FILE] [--json]",
+        usage="ttm plan PROMPT [-o FILE] [--json] [options]",
         description="Take a sentence apart: its objects, what each one does, and the motion alone.",
     )
     page.add_argument("prompt", metavar="PROMPT", type=words)
@@ -184,6 +186,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     )
     page.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     page.add_argument("--json", action="store_true", help="print JSON instead of a page")
+    add_planner(page)
 
 
 def _add_segment(commands: argparse._SubParsersAction) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttm.cli.errors import EXIT_USAGE, CommandError
 from ttm.cli.inputs import read_image, read_masks, read_plan, read_trajectory
 from ttm.cli.output_folder import check_output, written_whole
+from ttm.cli.planner import make_plan
 from ttm.cli.progress import Progress, hush_libraries
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
@@ -67,6 +68,7 @@ class Inputs:
         plan: skips the planner.
         masks: ids uint8 [H, W]; skips segmentation.
         trajectory: skips stage 1.
+        language_model: which one made the plan, as run.json tells it; None if none did.
     """
 
     image: NDArray[np.uint8]
@@ -74,6 +76,7 @@ class Inputs:
     plan: PromptPlan | None = None
     masks: NDArray[np.uint8] | None = None
     trajectory: MaskTrajectory | None = None
+    language_model: dict[str, Any] | None = None
 
 
 def run(arguments: Namespace) -> int:
@@ -102,6 +105,7 @@ def run(arguments: Namespace) -> int:
         "mask": arguments.mask,
         "trajectory": arguments.trajectory,
         "plan": arguments.plan,
+        "planner": inputs.language_model,
     }
     with Progress() as progress:
         with progress.stage("load", "loading the model"):
@@ -240,6 +244,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def _check_usage(arguments: Namespace) -> None:
     if arguments.prompt is None and arguments.plan is None:
         raise CommandError("PROMPT is missing; expected a sentence, or --plan FILE.", EXIT_USAGE)
+    if arguments.plan and arguments.planner == "llm":
+        raise CommandError("--plan takes the place of --planner llm; expected one of them.", EXIT_USAGE)
     if arguments.preview and arguments.trajectory:
         raise CommandError("--preview draws what --trajectory would skip; expected one of them.", EXIT_USAGE)
     if arguments.trajectory and arguments.num_frames:
@@ -253,14 +259,13 @@ def _read(arguments: Namespace) -> Inputs:
             f"PROMPT and {arguments.plan} say different things; leave out PROMPT, for the plan holds one.",
             EXIT_USAGE,
         )
-    if plan is None:  # without a model, in no time: a sentence that names nothing should not wait for the weights
-        from ttm.prompt_planner import RulePlanner
-
-        plan = RulePlanner().plan(arguments.prompt)
+    asked = None
+    if plan is None:  # first of all: a sentence that names nothing should not wait for the weights
+        plan, asked = make_plan(arguments)
     trajectory = read_trajectory(arguments.trajectory) if arguments.trajectory else None
     image = read_image(arguments.image)
     masks = read_masks(arguments.mask, (image.shape[1], image.shape[0])) if arguments.mask else None
-    return Inputs(image, arguments.prompt, plan, masks, trajectory)
+    return Inputs(image, arguments.prompt, plan, masks, trajectory, asked)
 
 
 def _versions() -> dict[str, str]:

@@ -7,17 +7,16 @@ from argparse import Namespace
 from pathlib import Path
 
 from ttm.cli.errors import CommandError
+from ttm.cli.planner import make_plan
 from ttm.objects import PromptPlan
 
 
 def run(arguments: Namespace) -> int:
     """Print the plan of a sentence; write it too with ``--output``."""
-    from ttm.prompt_planner import RulePlanner
-
     path = Path(arguments.output) if arguments.output else None
     if path is not None and path.exists() and not arguments.overwrite:
         raise CommandError(f"{path} is there already; give another -o, or --overwrite to replace it.")
-    plan = RulePlanner().plan(arguments.prompt)
+    plan, _ = make_plan(arguments)
     if path is not None:
         plan.save(path)
     print(json.dumps(plan.to_dict(), indent=2, ensure_ascii=False) if arguments.json else page(plan))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 
@@ -58,7 +59,7 @@ class LocalModel:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
             loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=kind, use_safetensors=True)
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{model} can't be opened as a causal language model: {reason}") from error
         self.model = loaded.to(place).eval()
