@@ -96,7 +96,7 @@ class PipelineSubject:
         """How many objects have a token of stage 2: in the sets of cross-attention, as owners in self-attention."""
         latents = latent_shape(self.pipe.vae, trajectory.num_frames, trajectory.height, trajectory.width)[2:]
         ids = torch.from_numpy(trajectory.ids[None])
-        coverage = trajectory_coverage(ids, num_objects, latents, self.pipe.transformer.config.patch_size)
+        coverage = trajectory_coverage(ids, num_objects, latents, self.pipe.transformer.token_patch)
         sets = object_token_mask(coverage).any(dim=1)[0]
         return int(sets.sum()), int((token_owner(coverage).unique() > 0).sum())
 

@@ -1,18 +1,21 @@
-"""The components that a stage trains on, and the transformer that it trains."""
+"""The components that a stage trains on, and the host that it trains."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLWan, MotionAdapter
 from torch import nn
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoModelForTextEncoding, AutoTokenizer
 
 from stages.settings import Settings
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+from ttm.models.unet_motion import MaskedUNetMotionModel
 from ttm.pipelines.autoencoders import LatentFormat
 
 
@@ -28,19 +31,27 @@ def expect_component(pipeline: str, name: str) -> None:
         raise ValueError(f"host.pipeline={pipeline} has no folder {name!r}; expected one in diffusers' layout.")
 
 
-def load_vae(pipeline: str, device: torch.device | str = "cpu") -> AutoencoderKLWan:
-    """The frozen video autoencoder of a pipeline folder (or Hub id), fp32."""
+def load_vae(pipeline: str, device: torch.device | str = "cpu") -> Any:
+    """The frozen autoencoder of a pipeline folder (or Hub id), of images or of videos, fp32.
+
+    Raises:
+        ValueError: the folder has none, or one of a class that :mod:`ttm.pipelines.autoencoders` doesn't know.
+    """
     expect_component(pipeline, "vae")
-    vae = AutoencoderKLWan.from_pretrained(pipeline, subfolder="vae", torch_dtype=torch.float32)
+    name = AutoencoderKLWan.load_config(pipeline, subfolder="vae").get("_class_name")
+    kinds: dict[str, Any] = {"AutoencoderKLWan": AutoencoderKLWan, "AutoencoderKL": AutoencoderKL}
+    if name not in kinds:
+        raise ValueError(f"The autoencoder of {pipeline} is a {name}; expected one of {', '.join(kinds)}.")
+    vae = kinds[name].from_pretrained(pipeline, subfolder="vae", torch_dtype=torch.float32)
     return vae.eval().requires_grad_(False).to(device)
 
 
-def load_text(pipeline: str, device: torch.device | str = "cpu") -> tuple[Any, UMT5EncoderModel]:
-    """The tokenizer and the frozen text encoder of a pipeline folder (or Hub id), fp32."""
+def load_text(pipeline: str, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+    """The tokenizer and the frozen text encoder (UMT5 or CLIP) of a pipeline folder (or Hub id), fp32."""
     for name in ("tokenizer", "text_encoder"):
         expect_component(pipeline, name)
     tokenizer = AutoTokenizer.from_pretrained(pipeline, subfolder="tokenizer")
-    encoder = UMT5EncoderModel.from_pretrained(pipeline, subfolder="text_encoder", dtype=torch.float32)
+    encoder = AutoModelForTextEncoding.from_pretrained(pipeline, subfolder="text_encoder", dtype=torch.float32)
     return tokenizer, encoder.eval().requires_grad_(False).to(device)
 
 
@@ -61,48 +72,73 @@ def encoder_digest(vae: Any) -> str:
     return hashlib.sha256(f"{module_digest(parts)}{scale}".encode()).hexdigest()[:12]
 
 
-def build_transformer(settings: Settings) -> MaskedWanTransformer3DModel:
-    """The transformer to train: the host's weights (``host.init_from``), or random ones of the host's size.
+def host_class(model: str) -> Any:
+    """The class that ``host.model`` names."""
+    return {"wan": MaskedWanTransformer3DModel, "unet_motion": MaskedUNetMotionModel}[model]
 
-    ``init_from`` may be a folder of transformer weights, a pipeline folder (its ``motion_transformer`` or
-    ``transformer`` is taken, by stage), or a Hub id. New branches that it lacks start as the model defines.
+
+def build_transformer(settings: Settings) -> Any:
+    """The host to train: weights (``host.init_from``), or random ones of the host's size.
+
+    ``init_from`` may be a folder of weights, a pipeline folder (its ``motion_transformer`` or ``transformer`` is
+    taken, by stage), or a Hub id. With ``motion_adapter`` it is Stable Diffusion's (its ``unet`` is taken), which
+    the adapter makes a video model. New branches that the weights lack start as the model defines.
 
     Raises:
-        ValueError: no such folder, or no size to build from.
+        ValueError: no such folder, no size to build from, or an adapter that doesn't fit.
     """
-    host, stage = settings.host, settings.stage.name
-    first = stage == "image_to_motion"
-    channels = int(host.transformer.get("in_channels", 16))
-    extra = {
-        "condition_channels": 2 * channels,
-        "num_masked_blocks": 0 if first else host.num_masked_blocks,
-        "masked_self": host.masked_self,
-        "masked_cross": host.masked_cross,
-        "region": host.region,
-    }
+    host, cls = settings.host, host_class(settings.host.model)
+    switches = _switches(settings, cls)
     if host.init_from is None:
         if not host.transformer:
             raise ValueError("host.transformer is empty and host.init_from null; expected sizes or weights.")
         torch.manual_seed(settings.seed)
         sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in host.transformer.items()}
-        return MaskedWanTransformer3DModel(**sizes, **extra)
-    folder, subfolder = Path(host.init_from), None
+        return cls(**sizes, **switches)
+    first = settings.stage.name == "image_to_motion"
+    names = ("motion_transformer", "transformer") if first else ("transformer",)
+    if host.motion_adapter is not None:
+        names, switches = ("unet",), {**switches, "motion_adapter": _motion_adapter(host.motion_adapter)}
+    subfolder = _subfolder(host.init_from, names, "host.init_from")
+    return cls.from_pretrained(host.init_from, subfolder=subfolder, torch_dtype=torch.float32, **switches)
+
+
+def _switches(settings: Settings, cls: Any) -> dict[str, Any]:
+    """What a stage asks of its host: conditions beside the latents, and masked blocks in stage 2."""
+    host = settings.host
+    default = inspect.signature(cls.__init__).parameters["in_channels"].default
+    channels = int(host.transformer.get("in_channels", default))
+    return {
+        "condition_channels": 2 * channels,
+        "num_masked_blocks": 0 if settings.stage.name == "image_to_motion" else host.num_masked_blocks,
+        "masked_self": host.masked_self,
+        "masked_cross": host.masked_cross,
+        "region": host.region,
+    }
+
+
+def _motion_adapter(place: str) -> MotionAdapter:
+    subfolder = _subfolder(place, ("motion_adapter",), "host.motion_adapter")
+    place = place if subfolder is None else str(Path(place) / subfolder)
+    return MotionAdapter.from_pretrained(place, torch_dtype=torch.float32)
+
+
+def _subfolder(place: str, names: Sequence[str], setting: str) -> str | None:
+    """Where in a folder or Hub id the weights lie: in the first of ``names`` that is there, or in itself (None)."""
+    folder = Path(place)
     if folder.exists():
-        names = ("motion_transformer", "transformer") if first else ("transformer",)
+        if (folder / "config.json").is_file():
+            return None
         inner = [name for name in names if (folder / name / "config.json").is_file()]
-        if not (folder / "config.json").is_file() and not inner:
-            raise ValueError(f"host.init_from={folder} has no config.json; expected a folder of transformer weights.")
-        subfolder = None if (folder / "config.json").is_file() else inner[0]
-    elif host.init_from.startswith((".", "/")) or host.init_from.count("/") > 1:
-        raise ValueError(f"host.init_from={host.init_from} does not exist; expected a folder or a Hub id.")
-    else:
-        subfolder = "transformer"
-    return MaskedWanTransformer3DModel.from_pretrained(
-        host.init_from, subfolder=subfolder, torch_dtype=torch.float32, **extra
-    )
+        if not inner:
+            raise ValueError(f"{setting}={place} has no config.json; expected weights, or a folder {names[-1]!r}.")
+        return inner[0]
+    if place.startswith((".", "/")) or place.count("/") > 1:
+        raise ValueError(f"{setting}={place} does not exist; expected a folder or a Hub id.")
+    return None if names == ("motion_adapter",) else names[-1]
 
 
-def trainable_parameters(model: MaskedWanTransformer3DModel, which: str) -> None:
+def trainable_parameters(model: Any, which: str) -> None:
     """Mark what is trained: "all", or "adapter" (the condition embedder and the masked branches)."""
     adapter = set(model.adapter_state_dict()) if which == "adapter" else None
     for name, parameter in model.named_parameters():

@@ -44,11 +44,13 @@ class StageSettings:
 
 @dataclass
 class HostSettings:
-    """Whose components are trained on, and the size of the transformer."""
+    """Whose components are trained on, and the class and size of what is trained (the transformer, or the U-Net)."""
 
     name: str = "ttm_tiny"
+    model: str = "wan"  # wan | unet_motion
     pipeline: str = "ttm/pretrained/ttm-tiny"  # folder (or Hub id) with vae, tokenizer, text_encoder
-    init_from: str | None = None  # folder of transformer weights to go on from; null: random weights
+    init_from: str | None = None  # folder of weights to go on from; null: random weights
+    motion_adapter: str | None = None  # folder or Hub id: init_from is Stable Diffusion's, and this makes it move
     trainable: str = "all"  # all | adapter (the new branches alone)
     max_sequence_length: int = 48
     num_masked_blocks: int = 4  # used by motion_to_video; image_to_motion has no masked block
@@ -236,6 +238,7 @@ def check_settings(settings: Settings) -> None:
     """
     choices = {
         "stage.name": (settings.stage.name, ("image_to_motion", "motion_to_video")),
+        "host.model": (settings.host.model, ("wan", "unet_motion")),
         "host.trainable": (settings.host.trainable, ("all", "adapter")),
         "host.region": (settings.host.region, ("mask", "box", "none")),
         "motion.name": (settings.motion.name, ("masks",)),
@@ -256,6 +259,9 @@ def check_settings(settings: Settings) -> None:
     for name in positive:
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} is {getattr(settings, name)}; expected at least 1.")
+    host = settings.host
+    if host.motion_adapter is not None and (host.model != "unet_motion" or host.init_from is None):
+        raise ValueError("host.motion_adapter is set; expected host.model=unet_motion and a U-Net as host.init_from.")
     if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
         ends = settings.objective.beta_start, settings.objective.beta_end
         raise ValueError(f"objective.beta_start, beta_end are {ends}; expected 0 < beta_start < beta_end < 1.")

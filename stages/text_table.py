@@ -22,21 +22,28 @@ _BATCH = 128
 
 
 class TextTable:
-    """Text -> embedding, each trimmed to its own tokens in memory and zero-padded when read.
+    """Text -> embedding, each trimmed in memory of the zeros at its end, which come back when it is read.
+
+    What is zero there is the text encoder's affair: all beyond a text's own tokens (Wan), or nothing (Stable
+    Diffusion keeps the embeddings of the padding).
 
     All texts are embedded in one order and in batches of one size, so that a text's embedding does not depend on
     when it is first needed: a resumed run sees the same bits.
 
     Args:
-        embeddings: float32 [all tokens, D].
+        embeddings: float32 [all rows, D].
+        rows: how many rows each text has.
         lengths: tokens of each text.
         texts: the texts, sorted.
         max_length: S.
     """
 
-    def __init__(self, embeddings: Tensor, lengths: Tensor, texts: Sequence[str], max_length: int) -> None:
+    def __init__(
+        self, embeddings: Tensor, rows: Tensor, lengths: Tensor, texts: Sequence[str], max_length: int
+    ) -> None:
         self.max_length = max_length
-        self._rows = dict(zip(texts, torch.split(embeddings, lengths.tolist()), strict=True))
+        pieces = torch.split(embeddings, rows.tolist())
+        self._texts = {text: (piece, int(length)) for text, piece, length in zip(texts, pieces, lengths, strict=True)}
 
     @classmethod
     def build(
@@ -52,27 +59,30 @@ class TextTable:
         path = None if folder is None else folder / f"text-{module_digest(text_encoder)}-{said}.safetensors"
         if path is not None and path.exists():
             stored = read_tensors(path, "remove it; it is made anew.")
-            return cls(stored["embeddings"], stored["lengths"], ordered, max_length)
-        pieces, lengths = [], []
+            rows = stored.get("rows", stored["lengths"])
+            return cls(stored["embeddings"], rows, stored["lengths"], ordered, max_length)
+        pieces, counts, lengths = [], [], []
         with torch.no_grad():
             for first in range(0, len(ordered), _BATCH):
                 batch = ordered[first : first + _BATCH]
                 embedded, mask = encode_text(tokenizer, text_encoder, batch, max_length)
-                pieces.append(embedded[mask].float().cpu())  # row by row: padding is on the right
+                kept = mask | embedded.any(dim=-1)
+                pieces.append(embedded[kept].float().cpu())  # text by text: padding is on the right
+                counts += kept.sum(dim=1).tolist()
                 lengths += mask.sum(dim=1).tolist()
-        embeddings, counts = torch.cat(pieces), torch.tensor(lengths)
+        stored = {"embeddings": torch.cat(pieces), "rows": torch.tensor(counts), "lengths": torch.tensor(lengths)}
         if path is not None:
-            write_tensors(path, {"embeddings": embeddings, "lengths": counts})
-        return cls(embeddings, counts, ordered, max_length)
+            write_tensors(path, stored)
+        return cls(stored["embeddings"], stored["rows"], stored["lengths"], ordered, max_length)
 
     def lookup(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Embeddings float32 [B, S, D], zero beyond each text, and mask bool [B, S]."""
-        rows = [self._rows[text] for text in texts]
-        embedded = torch.zeros(len(rows), self.max_length, rows[0].shape[-1])
-        mask = torch.zeros(len(rows), self.max_length, dtype=torch.bool)
-        for place, row in enumerate(rows):
-            embedded[place, : len(row)] = row
-            mask[place, : len(row)] = True
+        """What :func:`encode_text` gave for B texts: embeddings float32 [B, S, D] and mask bool [B, S]."""
+        found = [self._texts[text] for text in texts]
+        embedded = torch.zeros(len(found), self.max_length, found[0][0].shape[-1])
+        mask = torch.zeros(len(found), self.max_length, dtype=torch.bool)
+        for place, (rows, length) in enumerate(found):
+            embedded[place, : len(rows)] = rows
+            mask[place, :length] = True
         return embedded, mask
 
 

@@ -13,7 +13,8 @@ What it does:  1. fills the latent cache up to ``data.encode_scenes`` (python -m
                   many processes as you like), and trains on every whole shard, or on ``data.num_scenes``;
                2. trains, writing ``output_dir``/log.jsonl, tensorboard/ (tracker=none: not) and checkpoints/;
                3. ends, at max_steps, time_limit_minutes or SIGTERM, with ``output_dir``/transformer/: the averaged
-                  weights as a diffusers model folder, which a pipeline loads and ``host.init_from`` goes on from.
+                  weights as a diffusers model folder, which a pipeline loads and ``host.init_from`` goes on from; and
+                  scheduler/, which samples from it (host=ttm_tiny_unet trains a U-Net with v-prediction and DDIM).
 Fine-tuning:   host.init_from=ttm/pretrained/ttm-tiny takes that pipeline's transformer of the stage, with a fresh
                optimiser; give it an output_dir of its own.
 More clips:    fill the cache further and start again with data.num_scenes=N: a resumed run keeps the number of
@@ -37,6 +38,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
+from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
 from stages.cache import cache_folder, fill_cache, variant_key
@@ -51,7 +53,9 @@ from stages.task import Task
 from stages.text_table import TextTable, texts_of
 from stages.trainer import Finished, Trainer
 from stages.whole_files import prepare_output, replace_folder
-from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+from ttm.models.host import VideoHost
+from ttm.pipelines.autoencoders import LatentFormat
+from ttm.pipelines.conditioning import check_text_length
 
 
 def run(settings: Settings) -> Finished:
@@ -78,7 +82,7 @@ def run(settings: Settings) -> Finished:
     if accelerator.is_main_process:
         prepare_output(Path(settings.output_dir), 0)
     model: Any = build_transformer(settings)
-    task = build_task(settings, accelerator, model.config)
+    task = build_task(settings, accelerator, model)
     trainable_parameters(model, settings.host.trainable)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
@@ -89,9 +93,12 @@ def run(settings: Settings) -> Finished:
         from stages.samples import build_sampler
 
         sampler = build_sampler(settings, accelerator.device)
-    trainer = Trainer(settings, accelerator, model, task, build_objective(settings.objective), sampler, began)
+    objective = build_objective(settings.objective)
+    trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
     finished = trainer.train()
     if accelerator.is_main_process:
+        scheduler = objective.scheduler()
+        replace_folder(Path(settings.output_dir) / "scheduler", scheduler.save_pretrained)
         with trainer.averaged() as averaged:
             export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
         end = "complete" if finished.complete else "stopped; the same command goes on"
@@ -100,22 +107,25 @@ def run(settings: Settings) -> Finished:
     return finished
 
 
-def build_task(settings: Settings, accelerator: Accelerator, config: Any) -> Task:
+def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -> Task:
     """Fill and open the cache, embed the texts, and hand both to the stage.
 
     Args:
-        config: of the transformer.
+        model: the host that is trained.
 
     Raises:
-        ValueError: a component is missing, or the transformer was not made for this autoencoder and text encoder.
+        ValueError: a component is missing, or the host was not made for this autoencoder and text encoder.
     """
     data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
     vae = load_vae(pipeline, device)
     tokenizer, text_encoder = load_text(pipeline, device)  # before slow work, should one of them be missing
-    if (config.in_channels, config.text_dim) != (vae.config.z_dim, text_encoder.config.d_model):
+    check_text_length(text_encoder, settings.host.max_sequence_length)
+    takes = (model.config.in_channels, model.text_width)
+    expected = (LatentFormat.of(vae).channels, text_encoder.config.hidden_size)
+    if takes != expected:
         raise ValueError(
-            f"The transformer takes {config.in_channels} latent channels and text of width {config.text_dim};"
-            f" expected {vae.config.z_dim} and {text_encoder.config.d_model}, those of {pipeline}."
+            f"The transformer takes {takes[0]} latent channels and text of width {takes[1]};"
+            f" expected {expected[0]} and {expected[1]}, those of {pipeline}."
         )
     with accelerator.main_process_first():
         folder = cache_folder(data, vae)
@@ -138,7 +148,7 @@ def build_task(settings: Settings, accelerator: Accelerator, config: Any) -> Tas
         )
     if first:
         return ImageToMotion(cache, texts, settings)
-    return MotionToVideo(cache, texts, settings, config.patch_size)
+    return MotionToVideo(cache, texts, settings, model.token_patch)
 
 
 def _scenes_of_checkpoint(output: Path) -> int | None:
@@ -150,12 +160,12 @@ def _scenes_of_checkpoint(output: Path) -> int | None:
 
 
 def export(model: torch.nn.Module, folder: Path, dtype: str) -> None:
-    """Write a transformer as a diffusers model folder, whole or not at all.
+    """Write a host as a diffusers model folder, whole or not at all.
 
     Raises:
         OSError: the folder can't be written.
     """
-    assert isinstance(model, MaskedWanTransformer3DModel)
+    assert isinstance(model, ModelMixin)
     before = {name: parameter.data for name, parameter in model.named_parameters()}
     try:
         for parameter in model.parameters():

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLWan,
+    ConfigMixin,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    ModelMixin,
+)
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
+from ttm.models.unet_motion import MaskedUNetMotionModel
 from ttm.objects import ObjectPrompt, PromptPlan
 from ttm.pipelines.image_to_video import Pipeline
 
@@ -22,15 +30,22 @@ SIZE = 32
 FRAMES = 5
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+def _tokenizer(single: str, pad: str) -> PreTrainedTokenizerFast:
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", "<s>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    special = [(word, vocabulary[word]) for word in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token="</s>", unk_token="<unk>")
 
 
-def _transformer(**changes: Any) -> MaskedWanTransformer3DModel:
+def _randomized(model: Any) -> Any:
+    for parameter in model.parameters():  # the new branches start at zero, which would hide them from every test
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def _wan(**changes: Any) -> Any:
     config = {
         "patch_size": (1, 2, 2),
         "num_attention_heads": 2,
@@ -44,14 +59,28 @@ def _transformer(**changes: Any) -> MaskedWanTransformer3DModel:
         "rope_max_seq_len": 32,
         "condition_channels": 8,
     }
-    model = MaskedWanTransformer3DModel(**{**config, **changes})
-    for parameter in model.parameters():  # the new branches start at zero, which would hide them from every test
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+    return _randomized(MaskedWanTransformer3DModel(**{**config, **changes}))
 
 
-def _components(segmenter: Any) -> dict[str, Any]:
-    torch.manual_seed(0)
+def _unet(**changes: Any) -> Any:
+    model = MaskedUNetMotionModel(
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        num_attention_heads=2,
+        motion_num_attention_heads=2,
+        motion_max_seq_length=16,
+        condition_channels=8,
+        **changes,
+    )
+    return _randomized(model)
+
+
+def _wan_components() -> dict[str, Any]:
+    """The video transformer, flow matching, the video autoencoder and UMT5."""
     text = UMT5Config(
         vocab_size=24,
         d_model=16,
@@ -72,14 +101,53 @@ def _components(segmenter: Any) -> dict[str, Any]:
             latents_mean=[0.1, -0.2, 0.3, 0.0],
             latents_std=[0.5, 1.5, 1.0, 0.7],
         ).eval(),
-        "tokenizer": _tokenizer(),
+        "tokenizer": _tokenizer("$A </s>", "<pad>"),
         "text_encoder": UMT5EncoderModel(text).eval(),
-        "motion_transformer": _transformer(),
-        "transformer": _transformer(num_masked_blocks=1),
+        "motion_transformer": _wan(),
+        "transformer": _wan(num_masked_blocks=1),
         "motion_scheduler": FlowMatchEulerDiscreteScheduler(),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "segmenter": segmenter,
     }
+
+
+def _unet_components() -> dict[str, Any]:
+    """The motion U-Net, v-prediction with DDIM, the image autoencoder and CLIP."""
+    text = CLIPTextConfig(
+        vocab_size=24,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=3,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    scheduler = {
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+    }
+    return {
+        "vae": AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(4, 4, 4, 4),
+            norm_num_groups=2,
+            mid_block_add_attention=False,
+            scaling_factor=0.7,
+        ).eval(),
+        "tokenizer": _tokenizer("<s> $A </s>", "</s>"),
+        "text_encoder": CLIPTextModel(text).eval(),
+        "motion_transformer": _unet(),
+        "transformer": _unet(num_masked_blocks=1),
+        "motion_scheduler": DDIMScheduler(**scheduler),
+        "scheduler": DDIMScheduler(**scheduler),
+    }
+
+
+COMPONENTS = {"wan": _wan_components, "unet": _unet_components}
 
 
 class ColourSegmenter(ModelMixin, ConfigMixin):
@@ -106,7 +174,13 @@ class ColourSegmenter(ModelMixin, ConfigMixin):
 
 
 @pytest.fixture
-def make_pipeline() -> Callable[..., Pipeline]:
+def host() -> str:
+    """Which components :func:`make_pipeline` takes; a test that is to see both is parametrised with ``host``."""
+    return "wan"
+
+
+@pytest.fixture
+def make_pipeline(host: str) -> Callable[..., Pipeline]:
     """make_pipeline(with_segmenter=False, **settings) -> a pipeline; equal weights every time."""
 
     def make(with_segmenter: bool = False, **settings: Any) -> Pipeline:
@@ -118,7 +192,9 @@ def make_pipeline() -> Callable[..., Pipeline]:
             "motion_num_inference_steps": 2,
             "max_sequence_length": 12,
         }
-        pipe = Pipeline(**_components(ColourSegmenter() if with_segmenter else None), **{**defaults, **settings})
+        torch.manual_seed(0)
+        segmenter = ColourSegmenter() if with_segmenter else None
+        pipe = Pipeline(**COMPONENTS[host](), segmenter=segmenter, **{**defaults, **settings})
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

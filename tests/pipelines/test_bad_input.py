@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -178,6 +179,32 @@ OTHERS: list[tuple[Arguments, str]] = [
 @pytest.mark.parametrize(("changes", "match"), OTHERS)
 def test_other_arguments(untouched: Pipeline, plan: PromptPlan, changes: Arguments, match: str) -> None:
     _refused(untouched, plan, match, changes)
+
+
+UNET: list[tuple[Arguments, str]] = [
+    ({"num_frames": 0}, "num_frames is 0; expected a whole number from 1"),
+    ({"height": 36}, r"height is 36; expected a multiple of 8 pixels \(nearest: 32 and 40\)"),
+    ({"num_inference_steps": 1001}, "num_inference_steps is 1001; expected at most the 1000 timesteps"),
+    ({"masks": np.minimum(IDS, 1)}, r"ids \[1\]; expected \[1, 2\]"),
+    ({"trajectory": MaskTrajectory(MOVES), "num_frames": 9}, "the trajectory has 5 frames"),
+]
+
+
+@pytest.mark.parametrize("host", ["unet"])
+@pytest.mark.parametrize(("changes", "match"), UNET)
+def test_the_other_host_refuses_in_its_own_numbers(
+    untouched: Pipeline, plan: PromptPlan, changes: Arguments, match: str
+) -> None:
+    _refused(untouched, plan, match, changes)
+
+
+@pytest.mark.parametrize("host", ["unet"])
+def test_other_components_that_do_not_fit(untouched: Pipeline, make_pipeline: Make, plan: PromptPlan) -> None:
+    _refused(make_pipeline(max_sequence_length=13), plan, "max_sequence_length is 13; expected at most 12", {})
+    untouched.scheduler = DDIMScheduler()
+    _refused(untouched, plan, "clip_sample=True", {})
+    untouched.transformer.register_to_config(cross_attention_dim=24)
+    _refused(untouched, plan, "text_width is 24; expected 16", {})
 
 
 def test_more_objects_than_the_limit(untouched: Pipeline) -> None:

@@ -15,6 +15,7 @@ from ttm import ImageToMotionPipeline, MotionToVideoPipeline, Pipeline, PromptPl
 Make = Callable[..., Pipeline]
 Seeded = Callable[[int], torch.Generator]
 Pixels = NDArray[np.uint8]
+BOTH_HOSTS = pytest.mark.parametrize("host", ["wan", "unet"])
 
 
 def test_views_hold_the_same_objects(pipe: Pipeline) -> None:
@@ -31,6 +32,7 @@ def test_a_component_put_in_later_reaches_the_view(pipe: Pipeline) -> None:
     assert pipe.motion_to_video.transformer is pipe.motion_transformer
 
 
+@BOTH_HOSTS
 def test_moves_see_every_module_once(make_pipeline: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = make_pipeline(with_segmenter=True)
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
@@ -42,6 +44,7 @@ def test_moves_see_every_module_once(make_pipeline: Make, monkeypatch: pytest.Mo
     assert sorted(map(id, moved)) == sorted(map(id, modules))
 
 
+@BOTH_HOSTS
 def test_offload_brings_in_every_module_in_order(make_pipeline: Make) -> None:
     pipe = make_pipeline(with_segmenter=True)
     modules = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
@@ -51,6 +54,7 @@ def test_offload_brings_in_every_module_in_order(make_pipeline: Make) -> None:
         assert set(view.model_cpu_offload_seq.split("->")) == names
 
 
+@BOTH_HOSTS
 def test_hooks_of_offload_run_for_every_model(make_pipeline: Make, image: Pixels, prompt: str, seeded: Seeded) -> None:
     """No accelerator here, so: accelerate's hook on each model must be called, also where forward is not."""
     from accelerate.hooks import ModelHook, add_hook_to_module
@@ -72,6 +76,7 @@ def test_hooks_of_offload_run_for_every_model(make_pipeline: Make, image: Pixels
     assert all(hook.calls > 0 for hook in hooks.values()), {name: hook.calls for name, hook in hooks.items()}
 
 
+@BOTH_HOSTS
 def test_half_precision_runs_and_stays_near(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:

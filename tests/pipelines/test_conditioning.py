@@ -133,6 +133,22 @@ def test_text_is_zero_beyond_its_own_tokens_and_does_not_depend_on_its_neighbour
     assert torch.equal(mask[:1], alone_mask)
 
 
+@pytest.mark.parametrize("host", ["unet"])
+def test_clips_padding_is_kept_and_its_mask_is_the_text_with_its_ends(pipe: Pipeline) -> None:
+    texts = ["the red ball moves left", "", "the " * 40]
+    with torch.no_grad():
+        embeds, mask = encode_text(pipe.tokenizer, pipe.text_encoder, texts, 12)
+        shorter, _ = encode_text(pipe.tokenizer, pipe.text_encoder, texts[:1], 7)
+        ids = pipe.tokenizer(texts, padding="max_length", max_length=12, truncation=True, return_tensors="pt").input_ids
+        plain = pipe.text_encoder(ids).last_hidden_state
+    assert torch.equal(embeds, plain)  # as Stable Diffusion calls it: no mask
+    assert mask.sum(dim=1).tolist() == [7, 2, 12]  # beginning, words and end
+    assert embeds[~mask].abs().sum(dim=-1).gt(0).all()
+    torch.testing.assert_close(embeds[:1, :7], shorter)  # causal: a text does not depend on its padding
+    with pytest.raises(ValueError, match="max_sequence_length is 13; expected at most 12"):
+        encode_text(pipe.tokenizer, pipe.text_encoder, texts, 13)
+
+
 def test_the_conditions_of_both_stages() -> None:
     x0, s0, clip = (torch.randn(2, 4, frames, 3, 5) for frames in (1, 1, 6))
     first = image_to_motion_condition(x0, s0, 6)

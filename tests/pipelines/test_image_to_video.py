@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from numpy.typing import NDArray
 from PIL import Image
 
 from ttm import MaskTrajectory, Pipeline, PromptPlan
+from ttm.pipelines.autoencoders import latent_shape
 
 Make = Callable[..., Pipeline]
 Seeded = Callable[[int], torch.Generator]
 Pixels = NDArray[np.uint8]
+BOTH_HOSTS = pytest.mark.parametrize("host", ["wan", "unet"])
 
 
+@BOTH_HOSTS
 def test_image_and_sentence_give_video_trajectory_and_plan(
     make_pipeline: Make, image: Pixels, masks: Pixels, prompt: str, plan: PromptPlan, seeded: Seeded
 ) -> None:
@@ -60,6 +64,7 @@ def test_a_generator_decides_and_none_does_not(
     assert torch.equal(frames([seeded(3)]), frames(seeded(3)))
 
 
+@BOTH_HOSTS
 def test_a_trajectory_handed_back_in_gives_the_video_of_its_run(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:
@@ -70,6 +75,7 @@ def test_a_trajectory_handed_back_in_gives_the_video_of_its_run(
     assert "image_to_motion" not in again.seconds
 
 
+@BOTH_HOSTS
 def test_the_stage_alone_makes_the_trajectory_of_the_whole_run(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:
@@ -78,6 +84,7 @@ def test_the_stage_alone_makes_the_trajectory_of_the_whole_run(
     assert alone.trajectory == whole.trajectory
 
 
+@BOTH_HOSTS
 def test_the_trajectory_and_the_local_prompts_reach_the_video(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:
@@ -94,6 +101,7 @@ def test_the_trajectory_and_the_local_prompts_reach_the_video(
     assert torch.equal(base, latents(renamed, masks))
 
 
+@BOTH_HOSTS
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
 def test_output_types_show_the_same_video(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded, output_type: str
@@ -109,7 +117,25 @@ def test_output_types_show_the_same_video(
     if output_type == "pt":
         np.testing.assert_allclose(frames[0].permute(0, 2, 3, 1).numpy(), floats[0], atol=1e-6)
     if output_type == "latent":
-        assert frames.shape == (1, 4, 2, 4, 4)
+        assert frames.shape == latent_shape(pipe.vae, 5, 32, 32)
+
+
+@pytest.mark.parametrize("host", ["unet"])
+def test_an_image_autoencoder_takes_any_number_of_frames_and_every_eighth_pixel(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    out = pipe(image, plan=plan, masks=masks, num_frames=4, height=40, width=40, generator=seeded(0))
+    assert out.trajectory.ids.shape == (4, 40, 40) and len(out.frames[0]) == 4
+
+
+@pytest.mark.parametrize("host", ["unet"])
+def test_hosts_and_schedulers_can_be_put_together_freely(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    """Nothing downstream asks which host it is: here the U-Net is sampled by flow matching in stage 1 alone."""
+    pipe.motion_scheduler = FlowMatchEulerDiscreteScheduler()
+    out = pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type="np")
+    assert np.isfinite(out.frames).all()
 
 
 def test_no_dict_gives_a_tuple(pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded) -> None:
@@ -119,6 +145,7 @@ def test_no_dict_gives_a_tuple(pipe: Pipeline, image: Pixels, masks: Pixels, pla
     assert frames.shape == (1, 5, 32, 32, 3) and trajectory.num_frames == 5 and given is plan
 
 
+@BOTH_HOSTS
 def test_another_size_and_length(pipe: Pipeline, plan: PromptPlan, seeded: Seeded) -> None:
     picture = np.zeros((60, 200, 3), np.uint8)
     ids = np.zeros((60, 200), np.uint8)
@@ -142,6 +169,7 @@ def test_settings_of_the_pipeline_stand_in_for_arguments(
     assert not np.array_equal(frames(apart), frames(apart, motion_guidance_scale=1.0))
 
 
+@BOTH_HOSTS
 def test_the_callback_sees_both_stages_and_can_change_the_latents(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from ttm import ImageToMotionPipeline, MaskTrajectory, MotionToVideoPipeline, Pipeline, PromptPlan
 from ttm.pipelines import embedded
+from ttm.segmentation import Segmenter
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Pipeline]
 Seeded = Callable[[int], torch.Generator]
 Pixels = NDArray[np.uint8]
+BOTH_HOSTS = pytest.mark.parametrize("host", ["wan", "unet"])
 
 
 @pytest.fixture
@@ -47,6 +49,7 @@ def _is_ours(opened: Any, original: Pipeline) -> None:
                 assert torch.equal(opened.components[name].state_dict()[key], value), (name, key)
 
 
+@BOTH_HOSTS
 def test_a_saved_folder_opens_to_the_same(
     make_pipeline: Make, tmp_path: Path, image: Pixels, masks: Pixels, plan: PromptPlan
 ) -> None:
@@ -111,6 +114,7 @@ def test_plain_diffusers_asks_for_trust_and_ttm_does_not(pipe: Pipeline, folder:
     _is_ours(Pipeline.from_pretrained(folder), pipe)
 
 
+@BOTH_HOSTS
 def test_weights_at_rest_in_half_precision_are_opened_in_single(pipe: Pipeline, tmp_path: Path) -> None:
     pipe.to(torch.bfloat16).save_pretrained(tmp_path)
     opened = Pipeline.from_pretrained(tmp_path)
@@ -137,6 +141,7 @@ def test_components_and_settings_given_at_opening_win(make_pipeline: Make, pipe:
     assert opened.planner is planner and opened.config.num_frames == 9
 
 
+@BOTH_HOSTS
 def test_the_stages_save_and_open_alone(
     pipe: Pipeline, tmp_path: Path, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:
@@ -254,6 +259,25 @@ def test_what_cannot_be_opened_says_why(pipe: Pipeline, folder: Path, tmp_path: 
     refused("scheduler is missing")
     (folder / "model_index.json").write_text("{", encoding="utf-8")
     refused("does not hold JSON")
+
+
+def test_a_pipeline_without_a_segmenter_takes_an_embedded_ones(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    _index(folder, lambda values: values.update(segmenter_from="ttm-tiny"))
+    opened = Pipeline.from_pretrained(folder)
+    assert isinstance(opened.segmenter, Segmenter)
+    segmenter = opened.segmenter
+    opened.save_pretrained(tmp_path / "again")  # it stays where it is
+    assert opened.segmenter is segmenter
+    assert not (tmp_path / "again" / "segmenter").exists()
+    index = json.loads((tmp_path / "again" / "model_index.json").read_text(encoding="utf-8"))
+    assert index["segmenter_from"] == "ttm-tiny" and index["segmenter"] == [None, None]
+    given = Pipeline.from_pretrained(tmp_path / "again", segmenter=segmenter)
+    assert given.segmenter is segmenter
+    given.save_pretrained(tmp_path / "whole")  # one that was given is saved
+    assert (tmp_path / "whole" / "segmenter" / "config.json").is_file()
+    _index(folder, lambda values: values.update(segmenter_from="ttm-tinny"))
+    with pytest.raises(ValueError, match=r"segmenter_from is 'ttm-tinny'; expected an embedded .*\(ttm-tiny"):
+        Pipeline.from_pretrained(folder)
 
 
 def test_embedded_models_open_by_name(

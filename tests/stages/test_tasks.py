@@ -22,7 +22,7 @@ INDICES = np.array([3, 11, 4, 8])
 def both(settings: Build) -> tuple:
     made = [settings(f"stage={stage}") for stage in ("image_to_motion", "motion_to_video")]
     accelerator = Accelerator(cpu=True)
-    tasks = [build_task(item, accelerator, build_transformer(item).config) for item in made]
+    tasks = [build_task(item, accelerator, build_transformer(item)) for item in made]
     scenes = clip_order(made[0].seed, INDICES, 8)
     world = build_world(made[0].data)
     return *tasks, [world[int(scene)] for scene in scenes]
@@ -72,10 +72,10 @@ def test_corrupted_variants_spoil_latents_and_coverage_together(settings: Build,
     made = settings(
         "stage=motion_to_video", "stage.corrupted=1", "data.corrupted_variants=1", f"data.cache_dir={tmp_path}"
     )
-    task = build_task(made, Accelerator(cpu=True), build_transformer(made).config)
+    task = build_task(made, Accelerator(cpu=True), build_transformer(made))
     spoiled = task.batch(INDICES)
     made.stage.corrupted = 0.0
-    true = build_task(made, Accelerator(cpu=True), build_transformer(made).config).batch(INDICES)
+    true = build_task(made, Accelerator(cpu=True), build_transformer(made)).batch(INDICES)
     assert torch.equal(spoiled.data, true.data)
     assert torch.equal(spoiled.conditions.latents[:, :4], true.conditions.latents[:, :4])
     assert not torch.equal(spoiled.conditions.latents[:, 4:], true.conditions.latents[:, 4:])

@@ -16,22 +16,32 @@ from typing import Any
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from ttm.motion.token_grid import object_coverage
 
 
 def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
-    """Embed texts as Wan does: beyond a text's own tokens the embedding is zero.
+    """Embed texts as the host's own makers do.
+
+    Wan (``UMT5EncoderModel``): beyond a text's own tokens the embedding is zero. Stable Diffusion
+    (``CLIPTextModel``): the padding is encoded with the text, unmasked, and its embeddings are kept; the model was
+    trained to attend to them. Its order is causal, so a text's own tokens don't depend on the padding.
 
     Args:
         tokenizer: a transformers tokenizer with a padding token.
-        text_encoder: a ``UMT5EncoderModel``.
+        text_encoder: of one of these two classes.
         texts: B texts; a longer one than ``max_length`` tokens is cut off.
         max_length: S.
 
     Returns:
-        embeddings [B, S, D] in the encoder's dtype, and mask bool [B, S], true at a text's own tokens.
+        embeddings [B, S, D] in the encoder's dtype, and mask bool [B, S], true at a text's own tokens, beginning and
+        end included.
+
+    Raises:
+        ValueError: S is more than the text encoder has places.
     """
+    check_text_length(text_encoder, max_length)
     tokens = tokenizer(
         list(texts),
         padding="max_length",
@@ -42,10 +52,22 @@ def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_len
         return_tensors="pt",
     )
     device = text_encoder.device
+    if isinstance(text_encoder, CLIPTextModel):
+        hidden = text_encoder(tokens.input_ids.to(device)).last_hidden_state
+        return hidden, tokens.attention_mask.to(hidden.device).bool()
     hidden = text_encoder(tokens.input_ids.to(device), tokens.attention_mask.to(device)).last_hidden_state
     mask = tokens.attention_mask.to(hidden.device).bool()
     # where, not a product: a padded row may hold anything, and 0 * inf is NaN.
     return torch.where(rearrange(mask, "b s -> b s 1"), hidden, torch.zeros_like(hidden)), mask
+
+
+def check_text_length(text_encoder: Any, max_length: int) -> None:
+    """Raise ValueError unless the text encoder has a place for each of ``max_length`` tokens."""
+    places = getattr(text_encoder.config, "max_position_embeddings", None)
+    if places is not None and max_length > places:
+        raise ValueError(
+            f"max_sequence_length is {max_length}; expected at most {places}, the places of the text encoder."
+        )
 
 
 def image_to_motion_condition(x0_latents: Tensor, s0_latents: Tensor, num_latent_frames: int) -> Tensor:
@@ -95,7 +117,7 @@ def trajectory_coverage(ids: Tensor, num_objects: int, latent_size: Sequence[int
         ids: integer [B, T, H, W].
         num_objects: L, of the plan.
         latent_size: (t, h, w) of the clip's latents.
-        patch_size: (t, h, w) of the transformer's patch embedding.
+        patch_size: (t, h, w) of a token of the host, its ``token_patch``.
 
     Returns:
         float32 [B, L, t', h', w'], 0..1.
@@ -158,10 +180,13 @@ class Conditions:
         return replace(self, **copies)
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """As arguments of a host besides latents and timestep; coverage stays float32."""
+        """As arguments of a host besides latents and timestep; coverage stays float32.
+
+        Latents without a channel are no visual condition: that of the few-shot variant is in the noisy latents.
+        """
         return {
             "encoder_hidden_states": self.text.to(dtype),
-            "condition_latents": self.latents.to(dtype),
+            "condition_latents": self.latents.to(dtype) if self.latents.shape[1] else None,
             "object_coverage": self.coverage,
             "local_encoder_hidden_states": None if self.local_text is None else self.local_text.to(dtype),
             "local_attention_mask": self.local_mask,

@@ -5,14 +5,18 @@ Letters: H W pixels.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ttm.motion.resize_ids import resize_ids
 from ttm.objects import PromptPlan, validate_ids
+from ttm.pipelines.embedded import embedded_folder, embedded_models
 from ttm.pipelines.inputs import centre_crop, check_masks_against_plan, cut, fit_image
+from ttm.segmentation import Segmenter
 
 LONGEST_SIDE = 1024
 """Pixels on the longer side that a segmenter is shown at most, if it does not say what its network takes in."""
@@ -26,6 +30,24 @@ def require_segmenter(segmenter: Any) -> Any:
             " masks), or trajectory=, or a pipeline opened with segmenter=ttm.Segmenter."
         )
     return segmenter
+
+
+def embedded_segmenter(name: str) -> Segmenter:
+    """The segmenter of an embedded model, for one that has none of its own.
+
+    Raises:
+        ValueError: there is no embedded model of this name, or it has no segmenter.
+    """
+    folder = _segmenter_folder(name)
+    if folder is None:
+        names = ", ".join(filter(_segmenter_folder, embedded_models())) or "none in this installation"
+        raise ValueError(f"segmenter_from is {name!r}; expected an embedded model with a segmenter ({names}).")
+    return Segmenter.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def _segmenter_folder(name: str) -> Path | None:
+    model = embedded_folder(name)
+    return model / "segmenter" if model is not None and (model / "segmenter").is_dir() else None
 
 
 def segment_shown_part(

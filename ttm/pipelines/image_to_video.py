@@ -5,6 +5,7 @@ Letters: T frames, H W pixels, t h w latent frames, rows and columns, Z latent c
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from torch import Tensor
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
 from ttm.pipelines.autoencoders import latent_shape
-from ttm.pipelines.first_masks import require_segmenter, segment_shown_part
+from ttm.pipelines.first_masks import embedded_segmenter, require_segmenter, segment_shown_part
 from ttm.pipelines.image_to_motion import ImageToMotionPipeline
 from ttm.pipelines.inputs import (
     check_masks_against_plan,
@@ -77,17 +78,19 @@ class Pipeline(SamplingState, SavedPipeline):
     alone. ``pipe.planner`` takes sentences apart: ``RulePlanner()``, or anything with its ``plan`` method.
 
     Args:
-        vae: ``AutoencoderKLWan``, used by both stages.
-        tokenizer, text_encoder: used by both stages (``UMT5EncoderModel``).
+        vae: ``AutoencoderKLWan`` or ``AutoencoderKL``, used by both stages.
+        tokenizer, text_encoder: used by both stages (``UMT5EncoderModel`` or ``CLIPTextModel``).
         motion_transformer, motion_scheduler: stage 1, image to motion.
-        transformer, scheduler: stage 2, motion to video.
+        transformer, scheduler: stage 2, motion to video. A host, ``MaskedWanTransformer3DModel`` or
+            ``MaskedUNetMotionModel`` (the name says its role), and the scheduler that it was trained for.
         segmenter: finds the objects in the image; None if every call brings masks or a trajectory.
+        segmenter_from: an embedded model whose segmenter is taken where ``segmenter`` is None; it is not saved again.
         planner: takes the sentence apart; not saved. None = ``RulePlanner()``.
         num_frames, height, width, fps: of the clips; what calls use by default.
         num_inference_steps, guidance_scale, image_guidance_scale: of stage 2, what calls use by default.
         motion_num_inference_steps, motion_guidance_scale, motion_image_guidance_scale: the same of stage 1.
         max_sequence_length: text tokens; a longer text is cut off.
-        sigmas, motion_sigmas: noise levels of the steps, "linear" or "linear_quadratic".
+        sigmas, motion_sigmas: noise levels of the steps in flow matching, "linear" or "linear_quadratic".
 
     Arguments of a call (None = the pipeline's setting; the rule for aspect ratio and size stands in
     ``ttm.pipelines.inputs``: the largest centred part with the video's aspect ratio, resized):
@@ -98,7 +101,7 @@ class Pipeline(SamplingState, SavedPipeline):
         trajectory: skips stage 1; its number of frames is the video's. What stage 1 made can be handed
             back in: with an equal generator the video is the one of that run.
         plan: skips the planner.
-        num_frames: T, 1 + a multiple of the autoencoder's time factor.
+        num_frames: T, 1 + a multiple of the autoencoder's time factor (any number for an image autoencoder).
         height, width: multiples of the autoencoder's space factor times the transformer's patch.
         num_inference_steps, guidance_scale, image_guidance_scale: steps, scale of the texts and scale of
             the visual conditions, for both stages (two scales after InstructPix2Pix; 1 and 1 = no
@@ -116,6 +119,7 @@ class Pipeline(SamplingState, SavedPipeline):
     model_cpu_offload_seq = "segmenter->text_encoder->motion_transformer->transformer->vae"
     _callback_tensor_inputs = ["latents", "prompt_embeds"]
     _optional_components = ["segmenter"]
+    segmenter: Any
 
     def __init__(
         self,
@@ -141,8 +145,11 @@ class Pipeline(SamplingState, SavedPipeline):
         max_sequence_length: int = 48,
         sigmas: str = "linear",
         motion_sigmas: str = "linear",
+        segmenter_from: str | None = None,
     ) -> None:
         super().__init__()
+        borrows = segmenter is None and segmenter_from is not None
+        self._borrowed = embedded_segmenter(str(segmenter_from)) if borrows else None
         self.register_modules(
             vae=vae,
             tokenizer=tokenizer,
@@ -151,7 +158,7 @@ class Pipeline(SamplingState, SavedPipeline):
             transformer=transformer,
             motion_scheduler=motion_scheduler,
             scheduler=scheduler,
-            segmenter=segmenter,
+            segmenter=self._borrowed if borrows else segmenter,
         )
         self.register_to_config(
             num_frames=num_frames,
@@ -167,6 +174,7 @@ class Pipeline(SamplingState, SavedPipeline):
             max_sequence_length=max_sequence_length,
             sigmas=sigmas,
             motion_sigmas=motion_sigmas,
+            segmenter_from=segmenter_from,
         )
         self.planner: PromptPlanner = RulePlanner() if planner is None else planner
 
@@ -280,6 +288,16 @@ class Pipeline(SamplingState, SavedPipeline):
         picture = read_image(image)
         size = check_size(*self._size(height, width), Packing.of(self.vae, self.transformer).multiple)
         return segment_shown_part(self.segmenter, picture, plan, size)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *arguments: Any, **options: Any) -> None:
+        """As in :class:`SavedPipeline`; a segmenter that came from an embedded model is left to that one."""
+        segmenter, borrowed = self.segmenter, self.segmenter is not None and self.segmenter is self._borrowed
+        if borrowed:
+            self.segmenter = None
+        try:
+            super().save_pretrained(save_directory, *arguments, **options)
+        finally:
+            self.segmenter = segmenter
 
     def _size(self, height: Any, width: Any) -> tuple[Any, Any]:
         return _first(height, self.config.height), _first(width, self.config.width)

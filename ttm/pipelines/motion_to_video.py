@@ -151,7 +151,7 @@ class MotionToVideoPipeline(StagePipeline):
             torch.from_numpy(trajectory.ids[None]).to(device),
             len(plan.objects),
             clip.shape[2:],
-            self.transformer.config.patch_size,
+            self.transformer.token_patch,
         )
         conditions = Conditions(
             latents=motion_to_video_condition(x0, clip),

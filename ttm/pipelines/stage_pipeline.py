@@ -18,6 +18,7 @@ from ttm.pipelines.autoencoders import LatentFormat, latent_shape
 from ttm.pipelines.conditioning import (
     Conditions,
     Passes,
+    check_text_length,
     encode_text,
     guidance_passes,
     guided,
@@ -145,6 +146,9 @@ class StagePipeline(SamplingState, SavedPipeline):
         frames = check_num_frames(self._setting(num_frames, "num_frames"), packing.group)
         return frames, *check_size(*size, packing.multiple)
 
+    def _check_components(self) -> None:
+        check_components(self.vae, self.text_encoder, self.transformer)
+
     def check_sampling(
         self,
         num_inference_steps: Any = None,
@@ -161,7 +165,8 @@ class StagePipeline(SamplingState, SavedPipeline):
         Raises:
             ValueError: anything wrong with them.
         """
-        check_components(self.vae, self.text_encoder, self.transformer)
+        self._check_components()
+        check_text_length(self.text_encoder, check_count(self.config.max_sequence_length, "max_sequence_length"))
         steps = self._setting(num_inference_steps, "num_inference_steps")
         text_scale = self._setting(guidance_scale, "guidance_scale")
         visual_scale = self._setting(image_guidance_scale, "image_guidance_scale")
@@ -183,8 +188,7 @@ class StagePipeline(SamplingState, SavedPipeline):
         }
 
     def _encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        length = check_count(self.config.max_sequence_length, "max_sequence_length")
-        return encode_text(self.tokenizer, self.text_encoder, texts, length)
+        return encode_text(self.tokenizer, self.text_encoder, texts, self.config.max_sequence_length)
 
     def _noise(self, clip: tuple[int, int, int], generator: Any, latents: Tensor | None) -> Tensor:
         shape = latent_shape(self.vae, *clip)

@@ -32,7 +32,7 @@ class Packing:
     @classmethod
     def of(cls, vae: Any, transformer: Any) -> Packing:
         """Of an autoencoder and a host."""
-        form, patch = LatentFormat.of(vae), transformer.config.patch_size
+        form, patch = LatentFormat.of(vae), transformer.token_patch
         return cls(form.group, (form.space * patch[1], form.space * patch[2]))
 
 
