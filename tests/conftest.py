@@ -1,8 +1,10 @@
-"""What every test shares: which tests wait to be asked for, and where the time of a session went."""
+"""What every test shares: which tests wait to be asked for, where the time of a session went, and a tiny base model."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +44,50 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+UNET: dict[str, object] = {
+    "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "cross_attention_dim": 16,
+    "attention_head_dim": 2, "norm_num_groups": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def save_stable_diffusion() -> Callable[..., Path]:
+    """save_stable_diffusion(folder, **changes of the U-Net) -> the folder, filled with random weights of SD 1.x."""
+    return _save_stable_diffusion
+
+
+def _save_stable_diffusion(folder: Path, **unet_changes: object) -> Path:
+    """vae (/2), tokenizer, text_encoder, unet, motion_adapter and controlnet, as diffusers lays them out."""
+    import torch
+    from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, scaling_factor=1.5,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    words = "<pad> </s> <unk> a red square moves left right dog runs".split()
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=8
+    ).save_pretrained(folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=8, eos_token_id=1, pad_token_id=0, bos_token_id=2,
+    )  # fmt: skip
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    unet = UNet2DConditionModel(**{**UNET, **unet_changes})
+    unet.save_pretrained(folder / "unet")
+    MotionAdapter(
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4,
+        motion_max_seq_length=8,
+    ).save_pretrained(folder / "motion_adapter")  # fmt: skip
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8)).save_pretrained(folder / "controlnet")
+    return folder

@@ -12,58 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from diffusers import MotionAdapter
 
+from ttm.models.lora import add_lora
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.few_shot import FewShotPipeline
 from ttm.pipelines.few_shot_base import Base, host_sizes
-from ttm.pipelines.few_shot_folder import FewShotRecord, add_lora, write_few_shot
+from ttm.pipelines.few_shot_folder import FewShotRecord, write_few_shot
 from ttm.pipelines.few_shot_request import extension_windows, video_length
 from ttm.pipelines.first_frame import control_picture
 
 SIZE, WINDOW, STEPS = 16, 4, 2
 SETTINGS = {"num_frames": WINDOW, "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "max_sequence_length": 8}
-UNET: dict[str, Any] = {
-    "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "cross_attention_dim": 16,
-    "attention_head_dim": 2, "norm_num_groups": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}  # fmt: skip
-
-
-def save_base(folder: Path, **unet_changes: Any) -> Path:
-    """vae (/2), tokenizer, text_encoder, unet, motion_adapter and controlnet, as diffusers lays them out."""
-    torch.manual_seed(0)
-    AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, scaling_factor=1.5,
-    ).save_pretrained(folder / "vae")  # fmt: skip
-    words = "<pad> </s> <unk> a red square moves left right dog runs".split()
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=8
-    ).save_pretrained(folder / "tokenizer")
-    text = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=8, eos_token_id=1, pad_token_id=0, bos_token_id=2,
-    )  # fmt: skip
-    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
-    unet = UNet2DConditionModel(**{**UNET, **unet_changes})
-    unet.save_pretrained(folder / "unet")
-    MotionAdapter(
-        block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4,
-        motion_max_seq_length=8,
-    ).save_pretrained(folder / "motion_adapter")  # fmt: skip
-    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8)).save_pretrained(folder / "controlnet")
-    return folder
-
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_base(tmp_path_factory.mktemp("base"))
+def base(save_stable_diffusion: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_stable_diffusion(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +169,13 @@ torch.save(frames, {str(tmp_path / "frames.pt")!r})
     torch.testing.assert_close(torch.load(tmp_path / "frames.pt", weights_only=True), made)
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}])
+@pytest.mark.parametrize("lora", [None, 2])
 def test_what_was_trained_opens_on_its_base(base: Path, tmp_path: Path, lora: Any, masks: Any, image: Any) -> None:
     trained = FewShotPipeline.from_base(str(base), **SETTINGS)
     trained.set_progress_bar_config(disable=True)
     sizes = host_sizes(trained.unet)
     if lora:
-        add_lora(trained.unet, **lora)
+        add_lora(trained.unet, lora)
     names = [n for n, _ in trained.unet.named_parameters() if "mask_projection" in n or "lora" in n or ".attn1." in n]
     weights = {n: p for n, p in trained.unet.named_parameters() if n in names and ("lora" in n or "base" not in n)}
     for value in weights.values():
@@ -273,8 +237,8 @@ def test_the_length_of_a_video() -> None:
     assert video_length(None, None, 4, 11) == 11 and video_length(None, 3, 4, 11) == 10 and video_length(5, None, 4, 11)
 
 
-def test_parts_of_another_base(base: Path, tmp_path: Path) -> None:
-    other = save_base(tmp_path / "other", cross_attention_dim=12)
+def test_parts_of_another_base(base: Path, tmp_path: Path, save_stable_diffusion: Callable[..., Path]) -> None:
+    other = save_stable_diffusion(tmp_path / "other", cross_attention_dim=12)
     with pytest.raises(ValueError, match="ControlNet is of another base: its cross_attention_dim is 12; expected 16"):
         FewShotPipeline.from_base(str(base), controlnet=str(other / "controlnet"))
     narrow = MotionAdapter(block_out_channels=(4, 8), motion_layers_per_block=1, motion_norm_num_groups=4,

@@ -16,20 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import is_peft_available
+from diffusers import DDIMScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttm.atomic_write import written_beside
-from ttm.pipelines.few_shot_base import Base, host_sizes
+from ttm.models.lora import add_lora, merge_lora
+from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE, Base, host_sizes
 
 INDEX = "few_shot.json"
 WEIGHTS = "few_shot.safetensors"
 FORMAT = "through-the-mask few-shot 1"
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""Linear layers of every attention, spatial and temporal."""
-_LORA = "few_shot"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class FewShotRecord:
         base: what it was trained on.
         switches: of ``MaskedUNetMotionModel``.
         sizes: of the U-Net, see :func:`ttm.pipelines.few_shot_base.host_sizes`.
-        lora: rank and alpha, or None: whole layers were trained.
+        lora_rank: of low-rank matrices, or None: whole layers were trained.
+        noise: the betas that it was trained with, arguments of ``DDIMScheduler``.
         settings: of ``FewShotPipeline``, what calls use by default.
         trained_on: clips, prompts and steps, for people.
     """
@@ -48,7 +47,8 @@ class FewShotRecord:
     base: Base
     switches: dict[str, Any]
     sizes: dict[str, Any]
-    lora: dict[str, int] | None = None
+    lora_rank: int | None = None
+    noise: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     trained_on: dict[str, Any] = field(default_factory=dict)
 
@@ -114,28 +114,14 @@ def open_few_shot(
             f"{folder} was not trained on {(base or record.base).pipeline}: its U-Net's {name} is"
             f" {record.sizes.get(name)}; expected {sizes[name]}."
         )
-    if record.lora is not None:
-        add_lora(unet, **record.lora)
+    if record.lora_rank is not None:
+        unet.float()  # what was learnt is small beside the weights that it is added to
+        add_lora(unet, record.lora_rank)
     load_trained(unet, weights, folder)
-    if record.lora is not None:
-        unet.fuse_lora()
-        unet.unload_lora()
+    merge_lora(unet)
+    unet.to(dtype)
+    components["scheduler"] = DDIMScheduler(**{**STABLE_DIFFUSION_NOISE, **record.noise})
     return {**components, **record.settings, **settings}
-
-
-def add_lora(unet: nn.Module, rank: int, alpha: int) -> None:
-    """Give every attention of a U-Net low-rank matrices that add nothing yet (LoRA, Hu et al. 2021).
-
-    Raises:
-        ValueError: peft is not installed.
-    """
-    if not is_peft_available():
-        raise ValueError("LoRA needs the package peft; install it with `pip install 'through-the-mask[train]'`.")
-    from peft import LoraConfig
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LORA_TARGETS), init_lora_weights=True)
-    adaptable: Any = unet
-    adaptable.add_adapter(config, adapter_name=_LORA)
 
 
 def load_trained(unet: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:

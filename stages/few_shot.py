@@ -1,0 +1,195 @@
+"""Teach a motion from 5 to 8 clips to Stable Diffusion (the few-shot paper, arXiv 2503.18386).
+
+    python -m stages.few_shot CLIPS --base ttm-tiny-unet -o runs/dog
+    python -m stages.few_shot CLIPS --base stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+        --motion-adapter guoyww/animatediff-motion-adapter-v1-5-2 --controlnet lllyasviel/sd-controlnet-seg memory=12gb
+    ttm generate --few-shot runs/dog "a white dog runs" --trajectory masks.npz -o out
+
+CLIPS is a folder of videos; what else may lie in it (masks, prompts.yaml) stands in ttm/data/clip_folder.py. Other
+settings are ``key=value``, as of ``stages.train``: max_steps, optimizer.lr, data.num_frames, data.clips.height,
+memory=8gb, …; their values are in configs/few_shot.yaml and what it names.
+
+The same command again goes on from the last checkpoint. It ends with few_shot.json and few_shot.safetensors in the
+output folder: only what was trained, which are the new layers, the motion modules and all self- and cross-attention,
+or with --lora RANK the new layers and low-rank matrices beside the attentions.
+
+Why AnimateDiff's motion modules and not LAMP's temporal convolutions: the host has them, and public weights for them
+exist that have seen millions of clips, so that a handful need only say which motion, not what motion is; LAMP's begin
+at zero and take it 30,000 steps. The price: a window is at most as long as the modules' positions (32 frames).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.few_shot_task import FewShot, NamedSegmenter
+from stages.memory import prepare_model, prepare_vae
+from stages.objectives import build_objective
+from stages.optimization import check_optimizer
+from stages.settings import Settings, check_settings, load_settings
+from stages.text_table import TextTable
+from stages.train import start_accelerator
+from stages.trainer import Finished, Trainer
+from ttm.data.clip_folder import Clip, read_clip_folder
+from ttm.pipelines.autoencoders import LatentFormat
+from ttm.pipelines.embedded import embedded_folder
+from ttm.pipelines.few_shot_base import Base, host_sizes
+from ttm.pipelines.few_shot_folder import FewShotRecord, write_few_shot
+from ttm.pipelines.inputs import check_size
+
+SWITCHES = ("first_frame_attention", "mask_cross_attention", "num_masked_blocks", "masked_self", "masked_cross")
+NOISE = ("beta_schedule", "beta_start", "beta_end")
+
+
+def run(settings: Settings) -> Finished:
+    """Train as the settings say, and write what was trained.
+
+    Raises:
+        ValueError: settings, clips or weights that don't fit.
+        OSError: a folder that can't be written.
+    """
+    began = time.monotonic()
+    accelerator = start_accelerator(settings)
+    check_optimizer(settings.optimizer.name)
+    host = settings.host
+    base = Base(str(_lasting(host.pipeline)), _lasting(host.motion_adapter), _lasting(host.controlnet))
+    switches = {name: getattr(host, name) for name in SWITCHES}
+    parts = base.components(**switches)
+    unet = parts["unet"]
+    sizes = host_sizes(unet)
+    _check_window(settings, parts)
+    data = settings.data
+    clips = read_clip_folder(
+        data.clips.folder,
+        data.num_frames,
+        data.clips.fps,
+        (data.clips.height, data.clips.width),
+        NamedSegmenter(data.clips.segmenter, accelerator.device),
+    )
+    task = _build_task(settings, parts, clips, accelerator.device)
+    del parts
+    prepare_model(unet, settings)
+    objective = build_objective(settings.objective)
+    trainer = Trainer(settings, accelerator, unet, task, objective, None, began)
+    finished = trainer.train()
+    if accelerator.is_main_process:
+        dtype = getattr(torch, settings.export_dtype)
+        with trainer.averaged() as averaged:
+            weights = {name: p.detach().to(dtype) for name, p in averaged.named_parameters() if p.requires_grad}
+        record = _record(settings, base, switches, sizes, clips, finished)
+        write_few_shot(Path(settings.output_dir), weights, record)
+        end = "complete" if finished.complete else "stopped; the same command goes on"
+        print(f"{settings.output_dir}: what was trained, after {finished.step} steps ({end})", flush=True)
+    accelerator.end_training()
+    return finished
+
+
+def _lasting(name: str | None) -> str | None:
+    """A folder by its whole path, so that what was trained finds its base from anywhere."""
+    if name is None or embedded_folder(name) is not None or not os.path.isdir(name):
+        return name
+    return str(Path(name).resolve())
+
+
+def _check_window(settings: Settings, parts: dict[str, Any]) -> None:
+    """Resolve and check what the components decide: the size, the length of a window and of a text."""
+    space = LatentFormat.of(parts["vae"]).space
+    check_size(settings.data.clips.height, settings.data.clips.width, (space, space))
+    most = parts["unet"].config.motion_max_seq_length
+    if not 2 <= settings.data.num_frames <= most:
+        raise ValueError(
+            f"data.num_frames is {settings.data.num_frames}; expected 2 to {most}, what the motion modules know."
+        )
+    places = parts["text_encoder"].config.max_position_embeddings
+    settings.host.max_sequence_length = min(settings.host.max_sequence_length, places)
+
+
+def _build_task(settings: Settings, parts: dict[str, Any], clips: Sequence[Clip], device: torch.device) -> FewShot:
+    vae, encoder = (parts[name].eval().requires_grad_(False).to(device) for name in ("vae", "text_encoder"))
+    prepare_vae(vae, settings)
+    length = settings.host.max_sequence_length
+    texts = TextTable.build((clip.prompt for clip in clips), parts["tokenizer"], encoder, length)
+    return FewShot(clips, vae, texts, settings, parts["unet"].token_patch)
+
+
+def _record(
+    settings: Settings, base: Base, switches: dict[str, Any], sizes: dict[str, Any], clips: Sequence[Clip],
+    finished: Finished,
+) -> FewShotRecord:  # fmt: skip
+    data = settings.data
+    return FewShotRecord(
+        base,
+        switches,
+        sizes,
+        settings.host.lora_rank if settings.host.trainable == "lora" else None,
+        {name: getattr(settings.objective, name) for name in NOISE},
+        {
+            "num_frames": data.num_frames,
+            "height": data.clips.height,
+            "width": data.clips.width,
+            "fps": data.clips.fps,
+            "max_sequence_length": settings.host.max_sequence_length,
+        },
+        {
+            "clips": sorted({clip.name for clip in clips}),
+            "prompts": sorted({clip.prompt for clip in clips}),
+            "windows": len(clips),
+            "steps": finished.step,
+        },
+    )
+
+
+def read_arguments(arguments: Sequence[str]) -> Settings:
+    """The command line as settings.
+
+    Raises:
+        ValueError: settings that are wrong or don't fit together.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.few_shot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", metavar="CLIPS", help="a folder of 5 to 8 videos of one motion")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="other settings")
+    parser.add_argument("--base", default="ttm-tiny-unet", help="Stable Diffusion 1.x: embedded, a folder or a Hub id")
+    parser.add_argument("--motion-adapter", help="AnimateDiff's modules (default: the base's motion_adapter/)")
+    parser.add_argument("--controlnet", help="draws first frames (default: the base's controlnet/)")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank matrices, not whole attentions")
+    parser.add_argument("-o", "--output", help="the folder to write (default: runs/few_shot/ and the name of CLIPS)")
+    given = parser.parse_intermixed_args(list(arguments))
+    settings = load_settings(given.settings, config_name="few_shot")
+    settings.data.clips.folder = given.clips
+    host = settings.host
+    host.pipeline = host.init_from = given.base
+    host.motion_adapter, host.controlnet = given.motion_adapter, given.controlnet
+    if given.lora is not None:
+        host.trainable, host.lora_rank = "lora", given.lora
+    if given.output is not None:
+        settings.output_dir = given.output
+    elif not any(text.startswith("output_dir=") for text in given.settings):
+        settings.output_dir = f"runs/few_shot/{Path(given.clips).resolve().name}"
+    check_settings(settings)
+    return settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the head of this file."""
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # rms_norm under autocast
+    try:
+        run(read_arguments(sys.argv[1:] if arguments is None else arguments))
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("TTM_TRACEBACK"):
+            raise
+        raise SystemExit(f"stages.few_shot: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

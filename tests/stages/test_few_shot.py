@@ -1,0 +1,198 @@
+"""Few-shot training on a Stable-Diffusion-shaped folder of random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stages.few_shot import main, read_arguments, run
+from stages.few_shot_task import FewShot
+from stages.settings import Settings
+from stages.text_table import TextTable
+from ttm.data.clip_folder import Clip
+from ttm.data.video_reader import read_video
+from ttm.data.video_writer import write_video
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.autoencoders import encode_video
+from ttm.pipelines.few_shot import FewShotPipeline
+from ttm.pipelines.few_shot_base import Base
+
+REAL = Path(os.environ.get("TTM_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "dog.mp4"
+SIZE, WINDOW = 16, 4
+
+
+@pytest.fixture(scope="module")
+def base(save_stable_diffusion: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_stable_diffusion(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of a square, with masks: one window each."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(2):
+        frames, ids = np.full((WINDOW, SIZE, SIZE, 3), 60 + 90 * number, np.uint8), np.zeros((WINDOW, SIZE, SIZE), int)
+        for t in range(WINDOW):
+            frames[t, 4:10, 2 * t : 2 * t + 6], ids[t, 4:10, 2 * t : 2 * t + 6] = (230, 20, 20), 1 + number
+        write_video(folder / f"a-red-square-moves-{number}.mp4", frames, 8)
+        MaskTrajectory(ids).save(folder / f"a-red-square-moves-{number}.npz")
+    return folder
+
+
+@pytest.fixture
+def settings(base: Path, clips: Path, tmp_path: Path) -> Callable[..., Settings]:
+    def build(*changes: str, output: str = "run") -> Settings:
+        small = [
+            f"data.num_frames={WINDOW}", f"data.clips.height={SIZE}", f"data.clips.width={SIZE}", "precision=no",
+            "optimizer.lr=1e-2", "max_steps=4", "checkpoint_every=2", "log_every=1", "tracker=none",
+            "export_dtype=float32", "num_threads=1",
+        ]  # fmt: skip
+        return read_arguments([str(clips), "--base", str(base), "-o", str(tmp_path / output), *small, *changes])
+
+    return build
+
+
+def test_a_batch_is_clips_masks_and_prompts_with_a_clean_first_frame(settings: Callable[..., Settings]) -> None:
+    made = settings()
+    parts = Base(made.host.pipeline).components()
+    rng = np.random.default_rng(0)
+    windows = []
+    for number in range(3):
+        frames = rng.integers(0, 255, (WINDOW, SIZE, SIZE, 3)).astype(np.uint8)
+        ids = np.zeros((WINDOW, SIZE, SIZE), np.uint8)
+        ids[:, :4] = number + 1
+        windows.append(Clip(f"{number}.mp4", ("a dog runs", "a red square moves")[number % 2], frames, ids))
+    texts = TextTable.build((clip.prompt for clip in windows), parts["tokenizer"], parts["text_encoder"], 8)
+    task = FewShot(windows, parts["vae"], texts, made, (1, 1, 1))
+    batch = task.batch(np.arange(6))
+    assert batch.clean_frames == 1 and batch.data.shape == (6, 4, WINDOW, SIZE // 2, SIZE // 2)
+    assert batch.conditions.coverage is not None and batch.conditions.coverage.shape[1] == 3
+    assert batch.conditions.inputs(torch.float32)["condition_latents"] is None
+    seen = []
+    for place in range(6):  # an epoch after the other holds every window once
+        number = int(batch.conditions.coverage[place].sum((1, 2, 3)).argmax())
+        clip = windows[number]
+        pixels = torch.from_numpy(clip.frames).movedim(-1, 0)[None] / 127.5 - 1
+        torch.testing.assert_close(batch.data[place], encode_video(parts["vae"], pixels)[0])
+        assert torch.equal(batch.conditions.text[place], texts.lookup([clip.prompt])[0][0])
+        assert torch.equal(batch.covered[place, 0], batch.conditions.coverage[place, number])
+        seen.append(number)
+    assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
+
+
+def test_it_trains_what_the_paper_trains_and_opens_as_a_pipeline(settings: Callable[..., Settings], base: Path) -> None:
+    made = settings()
+    finished = run(made)
+    assert finished.complete and np.isfinite(finished.loss)
+    folder = Path(made.output_dir)
+    weights = load_file(folder / "few_shot.safetensors")
+    assert all({"attn1", "attn2", "motion_modules", "mask_projection"} & set(name.split(".")) for name in weights)
+    assert any("mask_projection" in name for name in weights) and any("motion_modules" in name for name in weights)
+    pipe = FewShotPipeline.from_pretrained(folder)
+    plain = dict(FewShotPipeline.from_base(str(base)).unet.named_parameters())
+    for name, value in pipe.unet.named_parameters():
+        assert torch.equal(value, plain[name]) == (name not in weights), name
+    record = json.loads((folder / "few_shot.json").read_text())
+    assert record["trained_on"] == {
+        "clips": ["a-red-square-moves-0.mp4", "a-red-square-moves-1.mp4"],
+        "prompts": ["a red square moves"], "windows": 2, "steps": 4,
+    }  # fmt: skip
+    assert pipe.config.num_frames == WINDOW and pipe.config.max_sequence_length == 8
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(settings: Callable[..., Settings]) -> None:
+    run(settings(output="whole"))
+    run(settings("max_steps=2", output="parts"))
+    run(settings(output="parts"))
+    whole, parts = (load_file(Path(settings(output=n).output_dir) / "few_shot.safetensors") for n in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_lora_trains_low_rank_matrices_and_the_new_layers(settings: Callable[..., Settings]) -> None:
+    made = settings("--lora", "2", "max_steps=1")
+    run(made)
+    weights = load_file(Path(made.output_dir) / "few_shot.safetensors")
+    assert all("lora" in name or "mask_projection" in name for name in weights)
+    assert {value.shape[0] for name, value in weights.items() if "lora_A" in name} == {2}
+    pipe = FewShotPipeline.from_pretrained(made.output_dir)
+    assert not any("lora" in name for name, _ in pipe.unet.named_parameters())
+
+
+def test_the_first_frame_has_no_noise_and_no_loss(settings: Callable[..., Settings]) -> None:
+    """What the model says of frame 1 changes nothing; what it is told of it is the clean latent."""
+    from accelerate import Accelerator
+
+    from stages.objectives import build_objective
+    from stages.trainer import Trainer
+
+    made = settings()
+
+    class Echo(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+            self.seen: list[torch.Tensor] = []
+
+        def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, **inputs: object) -> tuple[torch.Tensor]:
+            self.seen.append(noisy.detach())
+            first = torch.full_like(noisy[:, :, :1], 1e4)
+            return (self.weight * torch.cat([first, noisy[:, :, 1:]], dim=2),)
+
+    parts = Base(made.host.pipeline).components()
+    frames = np.random.default_rng(0).integers(0, 255, (WINDOW, SIZE, SIZE, 3)).astype(np.uint8)
+    texts = TextTable.build(["a dog runs"], parts["tokenizer"], parts["text_encoder"], 8)
+    window = Clip("0.mp4", "a dog runs", frames, np.ones((WINDOW, SIZE, SIZE), np.uint8))
+    task, model = FewShot([window], parts["vae"], texts, made, (1, 1, 1)), Echo()
+    trainer = Trainer(made, Accelerator(cpu=True), model, task, build_objective(made.objective))
+    loss = trainer._loss(np.array([5]))
+    assert float(loss.detach()) < 100
+    assert torch.equal(model.seen[0][:, :, 0], task.latents[:, :, 0])
+    assert not torch.allclose(model.seen[0][:, :, 1:], task.latents[:, :, 1:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["data.num_frames=9"], "expected 2 to 8, what the motion modules know"),
+        (["data.clips.height=17"], "multiple of 2"),
+        (["data.clips.fps=9"], "expected at least 9"),
+        (["data=synthetic"], "expected data=clips"),
+        (["optimizer.lr=0"], "optimizer.lr"),
+        (["--base", "nowhere/at/all"], "There is no folder"),
+    ],
+)
+def test_what_it_refuses(settings: Callable[..., Settings], changes: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        run(settings(*changes))
+
+
+def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"stages.few_shot: .*no setting 'optimizer.lx'"):
+        main([str(tmp_path), "optimizer.lx=3"])
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")
+def test_a_real_dog_cut_into_clips(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    folder = tmp_path / "dog"
+    folder.mkdir()
+    for number in range(2):
+        video = read_video(REAL, 16, start=16 * number, size=(36, 64))
+        write_video(folder / f"a-dog-turns-{number}.mp4", video.frames, 30)
+        ids = np.zeros(video.frames.shape[:3], np.uint8)
+        ids[:, 18:28, 22:36] = 1
+        MaskTrajectory(ids).save(folder / f"a-dog-turns-{number}.npz")
+    made = settings("max_steps=2")
+    made.data.clips.folder = str(folder)
+    assert run(made).complete
+    pipe = FewShotPipeline.from_pretrained(made.output_dir)
+    pipe.set_progress_bar_config(disable=True)
+    masks = MaskTrajectory.load(folder / "a-dog-turns-0.npz").resample(7)
+    out = pipe("a dog turns", masks, video.frames[0], num_inference_steps=2)
+    assert len(out.frames[0]) == 7 and out.frames[0][0].size == (SIZE, SIZE)
