@@ -52,7 +52,10 @@ class TinyClipFeatures:
     """
 
     def __init__(self, segmenter: Segmenter, weights: dict[str, Any], device: str = "cpu") -> None:
+        from open_clip import SimpleTokenizer
+
         config = segmenter.config
+        self._tokenizer = SimpleTokenizer()
         self._clip = segmenter.clip.to(device)
         self._side = int(config["clip_config"]["vision_cfg"]["image_size"])
         self._mean, self._std = (config["clip_preprocess"][name] for name in ("mean", "std"))
@@ -84,6 +87,4 @@ class TinyClipFeatures:
 
     def count_tokens(self, text: str) -> int:
         """Of a text, begin and end included."""
-        from open_clip import SimpleTokenizer
-
-        return len(SimpleTokenizer().encode(text)) + 2
+        return len(self._tokenizer.encode(text)) + 2
