@@ -6,8 +6,8 @@
 The videos are made for the purpose: drifting patterns, H.264; `--distinct` of them are encoded, and the files are
 those in turn (features stay in memory for fewer clips than that, so that none is found again). They pass through `ttm
 evaluate`'s own stream: read ahead in threads, CF over all pairs and over adjacent frames with the embedded CLIP, and
-FVD's whole path against as many references as `--references` says. The network of FVD is a random TorchScript stand-in (the published
-file is not needed to see whether memory grows), so its value means nothing and is not printed.
+FVD's whole path against as many references as `--references` says. FVD's network is a random TorchScript stand-in
+(the published file is not needed to see whether memory grows), so its value means nothing and is not printed.
 
 Memory is the process's resident set after each tenth of the videos. It counts as flat when the second half adds less
 than `FLAT` of what is in use.
