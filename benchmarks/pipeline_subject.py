@@ -20,6 +20,7 @@ from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
 from ttm.pipelines.autoencoders import decode_latents, encode_video, latent_shape
 from ttm.pipelines.conditioning import trajectory_coverage
+from ttm.pipelines.embedded import embedded_folder
 from ttm.pipelines.inputs import fit_ids, fit_image, to_model, to_uint8
 
 REMEMBERED = 256
@@ -121,10 +122,13 @@ def load_subject(model: str, device: str, sampling: dict[str, Any]) -> PipelineS
 
 def weight_files(pipe: Any) -> list[Path]:
     """The files that a pipeline was loaded from, as far as they lie on this machine."""
-    folder = Path(str(pipe.config.get("_name_or_path", "")))
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file()]
+    files: list[Path] = []
+    for name in ("_name_or_path", "segmenter_from"):
+        source = str(pipe.config.get(name) or "")
+        folder = embedded_folder(source) or Path(source or "no model")
+        if folder.is_dir():
+            files += [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file()]
+    return files
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -38,7 +38,8 @@ from ttm.objects import PromptPlan
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 48
 """Samples with their videos on the page; the others stand in a table below."""
-_PLOTTED = 6
+_PLOTTED = 3
+"""Metrics whose plots are in sight; those of the others unfold."""
 _LEAST_PLOTTED = 4
 
 
@@ -103,7 +104,8 @@ def page_values(runs: Sequence[RunResults]) -> dict[str, Any]:
         "not_measured": run.scores["not_measured"],
         "failures": run.failures,
         "count": len(run.records),
-        "plots": _plots(run, metrics),
+        "plots": _plots(run, metrics[:_PLOTTED]),
+        "more_plots": _plots(run, metrics[_PLOTTED:]),
         "categories": category_table(run),
         "order": "By the mean of their ranks in every metric that has a direction and a value for each sample.",
         "cards": [_card(runs, name, rows[name], metrics) for name in order[:SHOWN]],
@@ -121,7 +123,7 @@ def _has_values(run: RunResults, metric: dict[str, Any]) -> bool:
 
 def _plots(run: RunResults, metrics: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     plots = []
-    for metric in metrics[:_PLOTTED]:
+    for metric in metrics:
         groups = {{"": "all samples"}.get(name, name): figure for name, figure in metric["figures"].items()}
         groups |= metric["categories"]
         estimates = [

@@ -170,7 +170,7 @@ def _figure(run: RunResults, name: str, split: str) -> dict[str, Any] | None:
 def _cell(figure: Mapping[str, Any] | None, best: bool = False) -> Cell:
     if figure is None or figure["value"] is None:
         return Cell()
-    interval = "[{}, {}] ".format(*map(number, figure["interval"])) if figure["interval"] else ""
+    interval = "[{}, {}], ".format(*map(number, figure["interval"])) if figure["interval"] else ""
     return Cell(number(figure["value"]), f"{interval}N {figure['count']}", best)
 
 

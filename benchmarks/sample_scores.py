@@ -65,14 +65,17 @@ def score_run(run: SampleRun, settings: ScoreSettings, cache: Path) -> dict[str,
         groups[name] = [sample for sample in good if sample.split == name]
     by_id = {item.name: item for item in items}
     members = {name: [by_id[sample.id] for sample in group] for name, group in groups.items()}
-    metrics, not_measured = _video_scores(members, settings, cache, rows)
+    of_videos, not_measured = _video_scores(members, settings, cache, rows)
     for sample in good:
         values, problems = motion_scores(run.place(sample), sample)
         rows[sample.id]["values"] |= values
         rows[sample.id]["problems"] |= problems
-    for metric in MOTION_METRICS:
-        if any(metric.name in row["values"] for row in rows.values()):
-            metrics.append({"name": metric.name, "better": metric.better, "convention": metric.rule, "figures": {}})
+    of_motion: list[dict[str, Any]] = [
+        {"name": metric.name, "better": metric.better, "convention": metric.rule, "figures": {}}
+        for metric in MOTION_METRICS
+        if any(metric.name in row["values"] for row in rows.values())
+    ]
+    metrics = [*of_motion, *of_videos]
     for metric in metrics:
         ids = {name: [sample.id for sample in group] for name, group in groups.items()}
         categories = dict.fromkeys(sample.category for sample in good if sample.category)

@@ -129,7 +129,8 @@ def open_model(config: DictConfig) -> tuple[Generator, str]:
     model = str(config.model)
     pipe = Pipeline.from_pretrained(model, dtype=getattr(torch, str(config.dtype))).to(device)
     name = str(config.name or Path(model).name)
-    weights = weights_hash(weight_files(pipe)) or model
+    files = weight_files(pipe)
+    weights = weights_hash(files) if files else model
     return OwnPipeline(pipe, name, weights, sampling, [str(item) for item in config.give]), ""
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from benchmarks.measure import Settings
 from benchmarks.measures import autoencoder, stage_one, stage_two
-from benchmarks.pipeline_subject import PipelineSubject
+from benchmarks.pipeline_subject import PipelineSubject, weight_files
 from benchmarks.scenes import load_scene
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -129,3 +130,11 @@ def test_the_program_measures_a_saved_folder(pipe: Pipeline, tmp_path: Path) -> 
         [*command, "measures=[autoencodre]"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and "expected some of" in wrong.stderr
+
+
+def test_rows_belong_to_the_embedded_weights_too() -> None:
+    """The name of an embedded model is no path: its files must be found all the same."""
+    names = {path.name for path in weight_files(SimpleNamespace(config={"_name_or_path": "ttm-tiny"}))}
+    assert "model_index.json" in names and any(name.endswith(".safetensors") for name in names)
+    assert weight_files(SimpleNamespace(config={"_name_or_path": "owner/not-here"})) == []
+    assert weight_files(SimpleNamespace(config={})) == []

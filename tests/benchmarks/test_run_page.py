@@ -124,6 +124,8 @@ def test_the_page_needs_nothing_from_outside(run: Path) -> None:
         assert (run / unquote(address)).resolve().is_relative_to(run) and (run / unquote(address)).is_file()
     assert not re.search(r"https?://|//cdn|@import|url\(", text)
     assert [tag for tag, _ in page.tags].count("script") == 1, "the page's own; a prompt is text"
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert 'content: ""' in style and "&" not in style
     assert "width=device-width" in text and "out of &lt;memory&gt;" in text and "no &lt;weights&gt; here" in text
 
 
@@ -138,7 +140,7 @@ def test_the_papers_table_stands_beside_ours(run: Path) -> None:
     assert single["ttm-tiny"].cells[0].small == "N 2" and single["ttm-tiny"].cells[2].text == "–"
     everything = table.sections[2].rows
     assert [row.name for row in everything] == ["ttm-tiny", "Some Baseline"]
-    assert everything[0].cells[0].text == "321.5" and everything[0].cells[0].small == "[0.100, 0.900] N 1"
+    assert everything[0].cells[0].text == "321.5" and everything[0].cells[0].small == "[0.100, 0.900], N 1"
 
 
 def test_the_best_of_the_runs_is_marked(tmp_path: Path) -> None:
