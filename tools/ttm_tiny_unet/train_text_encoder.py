@@ -170,7 +170,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.manual_seed(arguments.seed)
-    tokenizer = train_tokenizer(arguments.output / "tokenizer")
+    kept = arguments.output / "tokenizer"  # what the text encoder's weights belong to
+    tokenizer = CLIPTokenizer.from_pretrained(kept) if kept.is_dir() else train_tokenizer(kept)
     tagger = Tagger(tokenizer)
     print(f"{sum(p.numel() for p in tagger.encoder.parameters()) / 1e6:.2f} M parameters", flush=True)
     rng = np.random.default_rng(arguments.seed)

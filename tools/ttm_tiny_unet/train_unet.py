@@ -36,7 +36,7 @@ ADAPTER_CONFIG: dict[str, Any] = {
 }  # fmt: skip
 OBJECT_WEIGHT = 3.0
 TEXT_DROPOUT = 0.1
-PICTURES_ONLY = 0.35
+PICTURES_ONLY = 0.4
 _SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
 _SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
 
@@ -161,11 +161,10 @@ def main() -> None:
             index, latents, weights = source.clips(3)
         noisy, noise, timesteps = source.noised(latents)
         text = source.texts(index, 0.5 if of_pictures else 0.05)
-        with torch.autocast("cpu", torch.bfloat16):
-            if of_pictures:
-                prediction = unet(noisy, timesteps, text).sample
-            else:
-                prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
+        if of_pictures:
+            prediction = unet(noisy, timesteps, text).sample
+        else:
+            prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
         loss = weighted_error(prediction, noise, weights)
         kind = "pictures" if of_pictures else "clips"
         errors[kind] += 0.02 * (float(loss.detach()) - errors[kind])
