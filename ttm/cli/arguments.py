@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ttm.cli.errors import EXIT_USAGE
 from ttm.cli.evaluate_arguments import add_evaluate
+from ttm.cli.few_shot_arguments import add_few_shot
 from ttm.cli.planner import add_planner
 from ttm.cli.trajectory_arguments import add_trajectory
 
@@ -51,6 +52,10 @@ Make a video from an image and a sentence.
   plan -> segment -> image to motion (stage 1) -> motion to video (stage 2)
 
 Whatever is left out comes from the model: its own size, number of frames, steps and guidance.
+
+  ttm generate --few-shot FOLDER [IMAGE] PROMPT --trajectory FILE -o OUT
+
+makes a video of a motion that `python -m stages.few_shot` learnt from a few clips, of any length.
 """
 
 
@@ -151,6 +156,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     yours.add_argument("--trajectory", metavar="FILE", help="a trajectory.npz; skips stage 1")
     add_planner(page)
+    add_few_shot(page)
 
     look = page.add_argument_group("seeing before rendering")
     look.add_argument(

@@ -81,6 +81,10 @@ class Inputs:
 
 def run(arguments: Namespace) -> int:
     """The command: everything that can be wrong is looked at first, then the model is loaded."""
+    if arguments.few_shot:
+        from ttm.cli import few_shot
+
+        return few_shot.run(arguments)
     _check_usage(arguments)
     folder = Path(arguments.output)
     if arguments.preview:
@@ -178,15 +182,27 @@ def load_pipeline(model: str, device: str | None = None, dtype: str | None = Non
     hush_libraries()
     from ttm.pipelines.image_to_video import Pipeline
 
+    place = chosen_device(device)
+    pipe = Pipeline.from_pretrained(model, dtype=getattr(torch, dtype or "float32"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(place)
+
+
+def chosen_device(device: str | None) -> str:
+    """The device to work on: the one asked for, else cuda where there is one, else cpu.
+
+    Raises:
+        CommandError: no such device.
+    """
+    import torch
+
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise CommandError(f"--device {place} is not here ({reason}); `ttm doctor` lists what is.") from error
-    pipe = Pipeline.from_pretrained(model, dtype=getattr(torch, dtype or "float32"))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(place)
+    return place
 
 
 def run_record(
@@ -204,12 +220,12 @@ def run_record(
         "model": model,
         "seed": sampling.seed,
         "inputs": {name: value for name, value in told.items() if value is not None},
-        "image_sha256": _digest(told.get("image")),
+        "image_sha256": digest(told.get("image")),
         "negative_prompt": sampling.negative_prompt,
         "sampling": resolved,
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),
-        "versions": _versions(),
+        "versions": versions(),
         "seconds": seconds,
     }
 
@@ -268,7 +284,8 @@ def _read(arguments: Namespace) -> Inputs:
     return Inputs(image, arguments.prompt, plan, masks, trajectory, asked)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package and of those that decide what a video looks like."""
     found = {"python": platform.python_version()}
     for name in ("through-the-mask", *REPORTED):
         try:
@@ -278,7 +295,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _digest(path: str | None) -> str | None:
+def digest(path: str | None) -> str | None:
+    """SHA-256 of a file; None for none."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
 
 

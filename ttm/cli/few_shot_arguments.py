@@ -1,0 +1,38 @@
+"""What can be written after ``ttm generate --few-shot``. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def share(text: str) -> float:
+    """A type for argparse: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected 0 to 1") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected 0 to 1")
+    return value
+
+
+def add_few_shot(page: argparse.ArgumentParser) -> None:
+    """Add the options to the page of ``ttm generate``."""
+    few = page.add_argument_group("a motion learnt from a few clips")
+    few.add_argument(
+        "--few-shot",
+        metavar="FOLDER",
+        help="what `python -m stages.few_shot` wrote, in the place of --model. --trajectory gives the masks to follow; "
+        "without IMAGE the first frame is drawn, by ControlNet from the first mask where there is one. A trajectory "
+        "longer than the window that was learnt is followed window by window",
+    )
+    few.add_argument(
+        "--sharing", metavar="R", type=share, default=0.2, help="share of the first frame in the others' noise (0.2)"
+    )
+    few.add_argument("--renormalise-sharing", action="store_true", help="bring that noise back to unit variance")
+    few.add_argument(
+        "--match-colours",
+        choices=("latents", "histograms", "both"),
+        help="bring later frames to the first frame's colours: by the statistics of latents, by histograms, or both",
+    )
+    few.add_argument("--no-controlnet", action="store_true", help="draw the first frame from the prompt alone")
