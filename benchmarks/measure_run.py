@@ -18,6 +18,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.measure import Figure, Measure, Row, Settings
+from benchmarks.measure_page import write_measure_page
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.report import format_table, write_report
 from benchmarks.rows import RowFile, fingerprint, plain, read_rows, row_path
@@ -190,6 +191,7 @@ def benchmark_measures(config: DictConfig) -> int:
         "figures": [figure.to_dict() for figure in figures],
     }
     write_report(folder / "report.json", plain(report))
-    written = [folder / "report.json"] + ([folder / "contact_sheet.png"] if write_sheet(folder, measures) else [])
+    written = [folder / "report.json", write_measure_page(folder)]
+    written += [folder / "contact_sheet.png"] if write_sheet(folder, measures) else []
     print("\nwrote " + " and ".join(str(path) for path in written))
     return 0

@@ -18,6 +18,13 @@ def format_value(figure: Figure) -> str:
     return "-" if figure.value is None else _format(figure.value, figure.unit)
 
 
+def format_goal(figure: Figure) -> str:
+    """ ">= 80.0%", or "" without a goal."""
+    if figure.goal is None:
+        return ""
+    return ("<= " if figure.at_most else ">= ") + _format(figure.goal, figure.unit)
+
+
 def _format(value: float, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.1f}%"
@@ -32,9 +39,7 @@ def format_table(figures: Sequence[Figure]) -> str:
     """One line a figure: name, value, N, goal, and whether it is reached."""
     lines = [_line("figure", "value", "N", "goal", ""), "-" * (sum(_WIDTHS) + 12)]
     for figure in figures:
-        goal = ""
-        if figure.goal is not None:
-            goal = ("<= " if figure.at_most else ">= ") + _format(figure.goal, figure.unit)
+        goal = format_goal(figure)
         verdict = {True: "reached", False: "NOT reached", None: ""}[figure.reached]
         remark = f"{verdict}  ({figure.note})" if figure.note else verdict
         lines.append(_line(figure.name, format_value(figure), str(figure.count), goal, remark))

@@ -30,6 +30,7 @@ from benchmarks.run_page import write_pages
 from benchmarks.sample_run import SampleRun
 from benchmarks.sample_scores import ScoreSettings, score_run
 from benchmarks.shard import Shard
+from benchmarks.variants import FirstFrameAlone, load_few_shot
 
 RUN = "run.json"
 SCORES = "scores.json"
@@ -126,11 +127,18 @@ def open_model(config: DictConfig) -> tuple[Generator, str]:
 
     from ttm import Pipeline
 
-    model = str(config.model)
-    pipe = Pipeline.from_pretrained(model, dtype=getattr(torch, str(config.dtype))).to(device)
-    name = str(config.name or Path(model).name)
+    kind, _, rest = str(config.model).partition(":")
+    source = rest if kind in ("ti2v", "few-shot") else str(config.model)
+    name = str(config.name or (Path(source).name if source == str(config.model) else f"{kind} {Path(source).name}"))
+    if kind == "few-shot":
+        return load_few_shot(
+            Path(source), name, sampling, device, str(config.dtype)
+        ), "follows the suite's trajectories"
+    pipe = Pipeline.from_pretrained(source, dtype=getattr(torch, str(config.dtype))).to(device)
     files = weight_files(pipe)
-    weights = weights_hash(files) if files else model
+    weights = weights_hash(files) if files else source
+    if kind == "ti2v":
+        return FirstFrameAlone(pipe, name, weights, sampling), "picture and sentence alone: no trajectory"
     return OwnPipeline(pipe, name, weights, sampling, [str(item) for item in config.give]), ""
 
 

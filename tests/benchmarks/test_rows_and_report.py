@@ -22,6 +22,7 @@ from benchmarks.measure import (
     sampling_seed,
     share_figure,
 )
+from benchmarks.measure_page import write_measure_page
 from benchmarks.measure_run import ROOT, RULES, run_measures, write_sheet
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.report import format_table, write_report
@@ -160,6 +161,22 @@ def test_a_report_is_whole_json(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "deep" / "report.json").read_text(encoding="utf-8"))
     assert found["figures"][0]["reached"] is True and found["figures"][0]["count"] == 2
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.json"]
+
+
+def test_the_page_of_the_measures(tmp_path: Path) -> None:
+    figures = [Figure("direction", 0.9, 32, "%", 0.8, note="of <all>"), Figure("  left", 0.5, 4, "%")]
+    figures += [Figure("psnr", 3, 1), Figure("wrong", 0.4, 9, "%", 0.1, at_most=True)]
+    report = {"suite": "synthetic", "model": "ttm-tiny", "settings": {"scenes": 8, "seed": 0}, "versions": {}}
+    write_report(tmp_path / "report.json", report | {"machine": {}, "figures": [f.to_dict() for f in figures]})
+    (tmp_path / "strips").mkdir()
+    Image.new("RGB", (40, 20)).save(tmp_path / "strips" / "stage_one-single 000.png")
+    text = write_measure_page(tmp_path).read_text(encoding="utf-8")
+    assert "1 of 2 goals reached" in text and "not reached" in text
+    assert "&gt;= 80.0%" in text and "of &lt;all&gt;" in text
+    assert 'src="strips/stage_one-single%20000.png" width="40" height="20"' in text and "<h2>stage_one</h2>" in text
+    assert text.count('class="under"') == 1 and "http" not in text
+    with pytest.raises(FileNotFoundError, match="no report.json"):
+        write_measure_page(tmp_path / "strips")
 
 
 def test_time_left_is_learnt_and_carried_to_what_has_not_begun() -> None:
