@@ -61,7 +61,10 @@ def load_optimizer_tensors(
         place = torch.device("cpu") if key == "step" and not value.is_cuda else parameter.device
         if key == "step" and parameter.is_cuda:
             place = parameter.device  # fused AdamW counts steps on the device
-        optimizer.state[parameter][key] = value.clone().to(place)
+        if value.ndim == 0 and not value.is_floating_point():  # a plain count, as bitsandbytes keeps its steps
+            optimizer.state[parameter][key] = int(value)
+        else:
+            optimizer.state[parameter][key] = value.clone().to(place)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:

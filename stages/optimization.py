@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -28,8 +29,35 @@ def learning_rate(step: int, settings: OptimizerSettings, max_steps: int) -> flo
     return settings.lr * (settings.final_lr + (1 - settings.final_lr) * height)
 
 
-def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW, one fused call a step; biases, norms and other small tables do not decay."""
+def check_optimizer(name: str) -> None:
+    """Find out before slow work whether an optimiser can be had here.
+
+    Raises:
+        ValueError: one in 8 bits without a CUDA device, or without the package bitsandbytes.
+    """
+    if name == "adamw":
+        return
+    advice = "expected optimizer.name=adamw here"
+    if not torch.cuda.is_available():
+        raise ValueError(f"optimizer.name={name} needs a CUDA device, and there is none; {advice}.")
+    if find_spec("bitsandbytes") is None:
+        install = "pip install 'through-the-mask[gpu]'"
+        raise ValueError(f"optimizer.name={name} needs the package bitsandbytes ({install}); without it, {advice}.")
+
+
+def build_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """AdamW; biases, norms and other small tables do not decay.
+
+    "adamw" is torch's, one fused call a step. "adamw_8bit" keeps its two moments in 8 bits (Dettmers et al. 2022,
+    block-wise), "paged_adamw_8bit" also moves them to the CPU's memory when the device's is full; both are
+    bitsandbytes'.
+
+    Raises:
+        ValueError: see :func:`check_optimizer`.
+    """
+    check_optimizer(settings.name)
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for name, parameter in parameters:
@@ -41,7 +69,12 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: Op
     ]
     groups = [group for group in groups if group["params"]]
     betas = (settings.betas[0], settings.betas[1])
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True)
+    import bitsandbytes.optim
+
+    paged = settings.name == "paged_adamw_8bit"
+    return bitsandbytes.optim.AdamW8bit(groups, lr=settings.lr, betas=betas, eps=settings.eps, is_paged=paged)
 
 
 class EMA:
