@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
-GROUPS = ("stage", "host", "objective", "motion", "data")
+GROUPS = ("stage", "host", "objective", "motion", "data", "memory")
 OBJECTIVES = ("flow_matching", "v_prediction", "epsilon")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
@@ -51,12 +51,16 @@ class HostSettings:
     pipeline: str = "ttm/pretrained/ttm-tiny"  # folder (or Hub id) with vae, tokenizer, text_encoder
     init_from: str | None = None  # folder of weights to go on from; null: random weights
     motion_adapter: str | None = None  # folder or Hub id: init_from is Stable Diffusion's, and this makes it move
-    trainable: str = "all"  # all | adapter (the new branches alone)
+    trainable: str = "all"  # all | adapter: new branches | attention: they, all attention | lora: they, low rank
+    lora_rank: int = 32
     max_sequence_length: int = 48
     num_masked_blocks: int = 4  # used by motion_to_video; image_to_motion has no masked block
     masked_self: bool = True
     masked_cross: bool = True
     region: str = "mask"  # mask | box | none
+    first_frame_attention: bool = False  # few_shot: keys and values from frame 1 (Eq. 5)
+    mask_cross_attention: bool = False  # few_shot: the masks act in the scores of the cross-attention (Eq. 6-7)
+    controlnet: str | None = None  # few_shot, folder or Hub id: draws first frames; null: the pipeline's own, if any
     transformer: dict[str, Any] = field(default_factory=dict)  # arguments of the host's class, for random weights
 
 
@@ -78,6 +82,17 @@ class CorruptionSettings:
 
 
 @dataclass
+class ClipSettings:
+    """A folder of a few videos (ttm/data/clip_folder.py), all brought to one size and rate."""
+
+    folder: str = ""
+    height: int = 256  # pixels
+    width: int = 256
+    fps: float = 8.0
+    segmenter: str = "ttm-tiny"  # tracks clips without masks: ttm-tiny | public | a folder of ttm.Segmenter
+
+
+@dataclass
 class DataSettings:
     """Clips and their latent cache. What decides the latents is part of the cache's key."""
 
@@ -94,6 +109,7 @@ class DataSettings:
     appearance: float = 0.4
     corrupted_variants: int = 0
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
+    clips: ClipSettings = field(default_factory=ClipSettings)  # of name=clips
 
 
 @dataclass
@@ -114,6 +130,7 @@ class ObjectiveSettings:
 class OptimizerSettings:
     """AdamW and the learning rate over steps."""
 
+    name: str = "adamw"  # adamw | adamw_8bit | paged_adamw_8bit (bitsandbytes, on a CUDA device)
     lr: float = 2e-5
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8
@@ -122,6 +139,17 @@ class OptimizerSettings:
     warmup_steps: int = 2000
     decay: str = "constant"  # constant | cosine | linear, from the end of the warm-up to max_steps
     final_lr: float = 0.0  # share of lr that a decay ends at
+
+
+@dataclass
+class MemorySettings:
+    """A preset for a card (configs/memory); what it sets elsewhere, such as checkpointing, stands in its file."""
+
+    name: str = "none"
+    weights: str = "float32"  # float32 | bfloat16, of weights that are not trained
+    vae_slicing: bool = False  # the autoencoder takes one sample (image) after the other
+    vae_tiling: bool = False  # at inference it decodes in tiles
+    offload: bool = False  # at inference parts that are not at work wait in the CPU's memory
 
 
 @dataclass
@@ -135,6 +163,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     seed: int = 0
     output_dir: str = "runs/${stage.name}"
     max_steps: int = 50_000
@@ -237,12 +266,14 @@ def check_settings(settings: Settings) -> None:
         ValueError: what is wrong and what is expected.
     """
     choices = {
-        "stage.name": (settings.stage.name, ("image_to_motion", "motion_to_video")),
+        "stage.name": (settings.stage.name, ("image_to_motion", "motion_to_video", "few_shot")),
         "host.model": (settings.host.model, ("wan", "unet_motion")),
-        "host.trainable": (settings.host.trainable, ("all", "adapter")),
+        "host.trainable": (settings.host.trainable, ("all", "adapter", "attention", "lora")),
+        "optimizer.name": (settings.optimizer.name, ("adamw", "adamw_8bit", "paged_adamw_8bit")),
+        "memory.weights": (settings.memory.weights, ("float32", "bfloat16")),
         "host.region": (settings.host.region, ("mask", "box", "none")),
         "motion.name": (settings.motion.name, ("masks",)),
-        "data.name": (settings.data.name, ("synthetic",)),
+        "data.name": (settings.data.name, ("synthetic", "clips")),
         "objective.name": (settings.objective.name, OBJECTIVES),
         "objective.beta_schedule": (settings.objective.beta_schedule, BETA_SCHEDULES),
         "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
@@ -259,13 +290,22 @@ def check_settings(settings: Settings) -> None:
     for name in positive:
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} is {getattr(settings, name)}; expected at least 1.")
+    if settings.memory.weights == "bfloat16" and settings.precision != "bf16":
+        raise ValueError(f"memory.weights is bfloat16 and precision {settings.precision}; expected precision=bf16.")
     host = settings.host
+    if host.lora_rank < 1:
+        raise ValueError(f"host.lora_rank is {host.lora_rank}; expected at least 1.")
     if host.motion_adapter is not None and (host.model != "unet_motion" or host.init_from is None):
         raise ValueError("host.motion_adapter is set; expected host.model=unet_motion and a U-Net as host.init_from.")
     if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
         ends = settings.objective.beta_start, settings.objective.beta_end
         raise ValueError(f"objective.beta_start, beta_end are {ends}; expected 0 < beta_start < beta_end < 1.")
     stage = settings.stage
+    if (stage.name == "few_shot") != (settings.data.name == "clips"):
+        raise ValueError(
+            f"stage is {stage.name} and data {settings.data.name}; expected data=clips with stage=few_shot, and with no"
+            " other stage (python -m stages.few_shot sets both)."
+        )
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:
         raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")

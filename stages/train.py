@@ -43,11 +43,13 @@ from omegaconf import OmegaConf
 
 from stages.cache import cache_folder, fill_cache, variant_key
 from stages.checkpoint import list_checkpoints
-from stages.host import build_transformer, load_text, load_vae, trainable_parameters
+from stages.host import build_transformer, load_text, load_vae
 from stages.image_to_motion import ImageToMotion
 from stages.latent_cache import LatentCache
+from stages.memory import finish_model, prepare_model, prepare_vae
 from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
+from stages.optimization import check_optimizer
 from stages.settings import Settings, load_settings
 from stages.task import Task
 from stages.text_table import TextTable, texts_of
@@ -66,6 +68,40 @@ def run(settings: Settings) -> Finished:
         OSError: a folder that can't be written.
     """
     began = time.monotonic()
+    accelerator = start_accelerator(settings)
+    check_optimizer(settings.optimizer.name)
+    model: Any = build_transformer(settings)
+    task = build_task(settings, accelerator, model)
+    prepare_model(model, settings)
+    if settings.compile:
+        model.compile_repeated_blocks()
+    sampler = None
+    if settings.sample_every and accelerator.is_main_process:
+        from stages.samples import build_sampler
+
+        sampler = build_sampler(settings, accelerator.device)
+    objective = build_objective(settings.objective)
+    trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
+    finished = trainer.train()
+    if accelerator.is_main_process:
+        scheduler = objective.scheduler()
+        replace_folder(Path(settings.output_dir) / "scheduler", scheduler.save_pretrained)
+        with trainer.averaged() as averaged:
+            finish_model(averaged)
+            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
+        end = "complete" if finished.complete else "stopped; the same command goes on"
+        print(f"{settings.output_dir}/transformer: averaged weights after {finished.step} steps ({end})", flush=True)
+    accelerator.end_training()
+    return finished
+
+
+def start_accelerator(settings: Settings) -> Accelerator:
+    """The devices and processes of a run, and its output folder.
+
+    Raises:
+        ValueError: processes that were started and did not join.
+        OSError: the output folder can't be written.
+    """
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     # Encoding may take hours; the default of half an hour would end the processes that wait for the others.
@@ -81,30 +117,7 @@ def run(settings: Settings) -> Finished:
         )
     if accelerator.is_main_process:
         prepare_output(Path(settings.output_dir), 0)
-    model: Any = build_transformer(settings)
-    task = build_task(settings, accelerator, model)
-    trainable_parameters(model, settings.host.trainable)
-    if settings.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    if settings.compile:
-        model.compile_repeated_blocks()
-    sampler = None
-    if settings.sample_every and accelerator.is_main_process:
-        from stages.samples import build_sampler
-
-        sampler = build_sampler(settings, accelerator.device)
-    objective = build_objective(settings.objective)
-    trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
-    finished = trainer.train()
-    if accelerator.is_main_process:
-        scheduler = objective.scheduler()
-        replace_folder(Path(settings.output_dir) / "scheduler", scheduler.save_pretrained)
-        with trainer.averaged() as averaged:
-            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
-        end = "complete" if finished.complete else "stopped; the same command goes on"
-        print(f"{settings.output_dir}/transformer: averaged weights after {finished.step} steps ({end})", flush=True)
-    accelerator.end_training()
-    return finished
+    return accelerator
 
 
 def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -> Task:
@@ -118,6 +131,7 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     """
     data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
     vae = load_vae(pipeline, device)
+    prepare_vae(vae, settings)
     tokenizer, text_encoder = load_text(pipeline, device)  # before slow work, should one of them be missing
     check_text_length(text_encoder, settings.host.max_sequence_length)
     takes = (model.config.in_channels, model.text_width)
