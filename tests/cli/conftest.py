@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipelines.conftest import image, make_pipeline, masks, plan, prompt  # noqa: F401  # fixtures
+from tests.pipelines.conftest import host, image, make_pipeline, masks, plan, prompt  # noqa: F401  # fixtures
 from ttm.cli import generate, main, segment
 from ttm.pipelines.image_to_video import Pipeline
 

@@ -28,7 +28,8 @@ def run(arguments: Namespace) -> int:
     folder = Path(arguments.output)
     check_output(folder, OUTPUTS, arguments.overwrite)
     if not any((Path(arguments.few_shot) / name).is_file() for name in NAMES):
-        raise CommandError(f"{arguments.few_shot} holds no {NAMES[0]}; expected a folder of `python -m stages.few_shot`.")
+        expected = "expected a folder of `python -m stages.few_shot`"
+        raise CommandError(f"{arguments.few_shot} holds no {NAMES[0]}; {expected}.")
     trajectory = read_trajectory(arguments.trajectory)
     picture = None if image is None else read_image(image)
     with Progress() as progress:
