@@ -22,7 +22,7 @@ from benchmarks.measure_page import write_measure_page
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.report import format_table, write_report
 from benchmarks.rows import RowFile, fingerprint, plain, read_rows, row_path
-from benchmarks.shard import Shard
+from benchmarks.shard import Shard, local_device
 from benchmarks.sheets import contact_sheet, save_picture, strip
 from benchmarks.subject import Subject
 from benchmarks.suites import choose
@@ -166,7 +166,8 @@ def benchmark_measures(config: DictConfig) -> int:
     sampling = OmegaConf.to_container(config.sampling, resolve=True)
     assert isinstance(sampling, dict)
     started = time.perf_counter()
-    subject = load_subject(str(config.model), str(config.device), {str(k): v for k, v in sampling.items()})
+    device = local_device(str(config.device))
+    subject = load_subject(str(config.model), device, {str(k): v for k, v in sampling.items()})
     loaded = time.perf_counter() - started
     settings = read_settings(config, subject.size[0], subject.num_frames)
     described: dict[str, Any] = plain(

@@ -41,3 +41,9 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+def local_device(device: str, environment: Mapping[str, str] | None = None) -> str:
+    """The device of this process: of several on one machine each takes a GPU of its own."""
+    known = os.environ if environment is None else environment
+    return f"cuda:{known['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in known else device

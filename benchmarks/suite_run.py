@@ -29,7 +29,7 @@ from benchmarks.rows import plain
 from benchmarks.run_page import write_pages
 from benchmarks.sample_run import SampleRun
 from benchmarks.sample_scores import ScoreSettings, score_run
-from benchmarks.shard import Shard
+from benchmarks.shard import Shard, local_device
 from benchmarks.variants import FirstFrameAlone, load_few_shot
 
 RUN = "run.json"
@@ -70,7 +70,7 @@ def _report(config: DictConfig, run: SampleRun) -> None:
         None if score.metrics is None else tuple(str(name) for name in score.metrics),
         score.features == "tiny",
         {str(key): str(value) for key, value in score.weights.items() if value is not None},
-        str(config.device),
+        local_device(str(config.device)),
     )
     scores = score_run(run, settings, cache)
     write_report(run.folder / SCORES, plain(scores))
@@ -119,7 +119,7 @@ def open_model(config: DictConfig) -> tuple[Generator, str]:
     sampling |= OmegaConf.to_container(config.clip, resolve=True)
     if config.videos is not None:
         return VideoFolder(Path(str(config.videos)), str(config.name or "")), "videos made elsewhere"
-    device = _device(str(config.device))
+    device = local_device(str(config.device))
     if (found := find_baseline(str(config.model))) is not None:
         baseline, weights = found
         return load_baseline(baseline, weights, sampling, device, str(config.dtype)), baseline.note
@@ -140,11 +140,6 @@ def open_model(config: DictConfig) -> tuple[Generator, str]:
     if kind == "ti2v":
         return FirstFrameAlone(pipe, name, weights, sampling), "picture and sentence alone: no trajectory"
     return OwnPipeline(pipe, name, weights, sampling, [str(item) for item in config.give]), ""
-
-
-def _device(device: str) -> str:
-    """Of several processes on one machine each takes its own GPU."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 def _described(config: DictConfig, suite: SampleSuite, run: SampleRun, note: str) -> dict[str, Any]:

@@ -197,6 +197,21 @@ def test_plots_are_drawings_that_can_be_read() -> None:
     assert [number(value) for value in (None, 1234.56, 12.345, 0.1234)] == ["–", "1234.6", "12.35", "0.123"]
 
 
+def test_a_run_of_which_nothing_came_is_a_page_all_the_same(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", published=None)
+    empty = {"metrics": [], "not_measured": {"everything": "no sample has a video"}}
+    empty["samples"] = [{"id": name, "values": {}, "problems": {}} for name in IDS]  # type: ignore[assignment]
+    (folder / "scores.json").write_text(json.dumps(empty))
+    for name in IDS:
+        path = folder / "samples" / name / "record.json"
+        record = json.loads(path.read_text()) | {"error": "nothing", "kind": "ValueError", "at": "x.py:1"}
+        path.write_text(json.dumps(record))
+    write_pages(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "No metric could be measured" in text and "Failed: 4 of 4" in text and "no sample has a video" in text
+    assert Page(text).values("video", "src") == [] and "Failed: 4 of 4" in (folder / "report.md").read_text("utf-8")
+
+
 def test_runs_that_can_not_be_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "a")
     other = write_run(tmp_path / "b")

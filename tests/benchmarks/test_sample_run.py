@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.generators import Made, VideoFolder, first_frame, first_masks, weights_hash
 from benchmarks.manifest import Sample, load_suite, write_manifest
 from benchmarks.sample_run import RECORD, SampleRun, sample_seed
-from benchmarks.shard import Shard
+from benchmarks.shard import Shard, local_device
 from benchmarks.true_clips import nearest_frames, true_trajectory, true_video
 from ttm.data.video_reader import read_video
 from ttm.data.video_writer import write_video
@@ -158,6 +158,8 @@ def test_shards_by_hand_and_by_the_launcher() -> None:
     for wrong in ("3/3", "1", "-1/3", "a/b", "1/0"):
         with pytest.raises(ValueError, match="expected k/n"):
             Shard.read(wrong)
+    assert local_device("cuda", {"LOCAL_RANK": "1"}) == "cuda:1" and local_device("cuda", {}) == "cuda"
+    assert local_device("cpu", {"LOCAL_RANK": "1"}) == "cpu"
     assert sample_seed(0, "a") != sample_seed(0, "b") != sample_seed(1, "b")
 
 
