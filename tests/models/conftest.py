@@ -68,12 +68,12 @@ class Host:
         return copy.deepcopy(_plain(self.plain, tuple(self.config.items())))
 
     def fresh(self, **changes: Any) -> Any:
-        """A model before training, on the plain model's weights."""
-        plain = _plain(self.plain, tuple(self.config.items()))
-        return self.masked.from_host(plain, **{**self.switches, **changes})
+        """A new model before training, on the plain model's weights."""
+        switches = {**self.switches, **changes}
+        return copy.deepcopy(_fresh(self.plain, self.masked, tuple(self.config.items()), tuple(switches.items())))
 
     def trained(self, **changes: Any) -> Any:
-        """A model in which every new parameter acts, as after training."""
+        """A new model in which every new parameter acts, as after training."""
         model = self.fresh(**changes)
         generator = torch.Generator().manual_seed(7)
         for value in model.adapter_state_dict().values():
@@ -122,11 +122,19 @@ class Host:
                 yield module
 
 
+# Building costs several times what copying does: each model is built once for all tests, which get copies.
+Settings = tuple[tuple[str, Any], ...]
+
+
 @cache
-def _plain(kind: Any, config: tuple[tuple[str, Any], ...]) -> Any:
-    """Made once for all tests: nobody changes it, ``make`` and ``from_host`` copy."""
+def _plain(kind: Any, config: Settings) -> Any:
     torch.manual_seed(0)
     return kind(**dict(config)).eval()
+
+
+@cache
+def _fresh(plain: Any, masked: Any, config: Settings, switches: Settings) -> Any:
+    return masked.from_host(_plain(plain, config), **dict(switches))
 
 
 HOSTS = {

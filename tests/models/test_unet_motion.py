@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,30 @@ def test_lora_and_other_processors_go_onto_it(unet: Any) -> None:
     assert any("masked_attn1.to_q.lora_B" in name for name in learning)
     assert all("lora" in name for name in learning)
     assert all(grad is not None and grad.abs().max() > 0 for name, grad in learning.items() if "lora_B" in name)
+
+
+def kept_for_backward(run: Callable[[], Any]) -> int:
+    """Elements of what autograd keeps; what a checkpoint drops does not count."""
+    sizes: list[int] = []
+
+    def keep(value: Tensor) -> Tensor:
+        sizes.append(value.numel())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        run()
+    return sum(sizes)
+
+
+def test_gradient_checkpointing_drops_what_the_motion_modules_keep_too(unet: Any) -> None:
+    host, model, values = unet.make().train(), unet.fresh(num_masked_blocks=0).train(), unet.inputs()
+    host.enable_gradient_checkpointing()
+    model.enable_gradient_checkpointing()
+    first = (values["latents"], values["timestep"])
+    text = values["encoder_hidden_states"]
+    theirs = kept_for_backward(lambda: host(*first, text.repeat_interleave(3, dim=0)))
+    ours = kept_for_backward(lambda: model(*first, text))
+    assert ours < 0.75 * theirs
 
 
 def test_chunked_feed_forward_computes_the_same(unet: Any) -> None:

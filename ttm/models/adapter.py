@@ -70,11 +70,12 @@ class AdapterMixin(_Base):
         return (model, info) if with_info else model
 
     @classmethod
-    def from_host(cls, host: Any, **extra_config: Any) -> Any:
+    def from_host(cls, host: Any, copy: bool = True, **extra_config: Any) -> Any:
         """A copy of a plain host with new modules that add nothing yet, on its device and in its dtypes.
 
         Args:
             host: a model of the class that this one extends.
+            copy: False takes the host's tensors over, for a host that nothing else uses.
             extra_config: the keys of the configuration that this class adds.
 
         Raises:
@@ -99,7 +100,7 @@ class AdapterMixin(_Base):
             _tensor_of(model, name).data = _tensor_of(model, name).data.to(host.dtype)
         # One by one: a host may mix dtypes (some modules stay in fp32), and has buffers that are not saved.
         for name, source in [*host.named_parameters(), *host.named_buffers()]:
-            _tensor_of(model, name).data = source.detach().clone()
+            _tensor_of(model, name).data = source.detach().clone() if copy else source.detach()
         model.begin_adapter(sorted(new))
         return model.train(host.training)
 
@@ -153,7 +154,8 @@ class AdapterMixin(_Base):
         weights = {name: value.detach().contiguous() for name, value in self.adapter_state_dict().items()}
         if not weights:
             raise ValueError(
-                "This model has no condition channels and no masked blocks; there is no adapter to save."
+                "This model has no condition channels, masked blocks or mask cross-attention; there is no adapter"
+                " to save."
             )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

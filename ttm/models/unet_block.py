@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from diffusers.models.attention import BasicTransformerBlock, _chunked_feed_forward
 from einops import rearrange
 from torch import Tensor, nn
@@ -93,7 +95,7 @@ class MaskedCrossAttention(MaskedBranch):
 class SpatialBlock(BasicTransformerBlock):
     """Self -> masked self -> cross (global prompt) -> masked cross (local prompts) -> feed-forward.
 
-    Without a branch it is the host's block; its weights have the host's names.
+    Without a branch it is the host's block; its layers are the host's.
 
     Args:
         host: the block whose place it takes; of the same sizes.
@@ -112,7 +114,9 @@ class SpatialBlock(BasicTransformerBlock):
         mask_cross_attention: bool,
     ) -> None:
         dim, heads, head_dim = host.dim, host.num_attention_heads, host.attention_head_dim
-        super().__init__(dim, heads, head_dim, cross_attention_dim=host.cross_attention_dim)
+        with torch.device("meta"):
+            super().__init__(dim, heads, head_dim, cross_attention_dim=host.cross_attention_dim)
+        _take_layers(self, host)
         self.level = level
         self.first_frame_attention = first_frame_attention
         self.masked_attn1 = self.masked_attn2 = self.mask_projection = None
@@ -182,6 +186,43 @@ class SpatialBlock(BasicTransformerBlock):
             return x
         tokens = _by_clip(self.masked_norm2(x), clip)
         return x + _by_frame(self.masked_attn2(tokens, regions.prompts, regions.across), clip)
+
+
+class TemporalBlock(BasicTransformerBlock):
+    """A motion module's transformer block, which diffusers leaves out of gradient checkpointing.
+
+    Its tokens are all of the clip's, and at Stable Diffusion's size what a training step keeps of them is most of its
+    memory once the spatial blocks are checkpointed.
+
+    Args:
+        host: the block whose place it takes; of the same sizes.
+    """
+
+    def __init__(self, host: BasicTransformerBlock) -> None:
+        with torch.device("meta"):
+            super().__init__(
+                host.dim,
+                host.num_attention_heads,
+                host.attention_head_dim,
+                cross_attention_dim=host.cross_attention_dim,
+                double_self_attention=host.double_self_attention,
+                positional_embeddings=host.positional_embeddings,
+                num_positional_embeddings=host.num_positional_embeddings,
+            )
+        _take_layers(self, host)
+        self.gradient_checkpointing = False
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        """Tokens [B * n, T, D] -> [B * n, T, D]."""
+        compute = partial(super().forward, **kwargs)
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(compute, hidden_states)
+        return compute(hidden_states)
+
+
+def _take_layers(block: nn.Module, host: nn.Module) -> None:
+    for name, layer in host.named_children():
+        setattr(block, name, layer)
 
 
 def _by_clip(tokens: Tensor, clip: Clip) -> Tensor:

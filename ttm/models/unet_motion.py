@@ -30,6 +30,7 @@ import torch.nn.functional as F
 # ModelMixin: a pipeline that loads this class by its module's name looks for its base class there.
 from diffusers import ModelMixin, MotionAdapter, UNet2DConditionModel, UNetMotionModel  # noqa: F401
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ from ttm.models.adapter import AdapterMixin
 from ttm.models.first_frame_attention import foreground
 from ttm.models.host import Grid, check_objects, check_switches, token_grid
 from ttm.models.regions import Regions, make_regions, used_words
-from ttm.models.unet_block import CLIP, Clip, SpatialBlock
+from ttm.models.unet_block import CLIP, Clip, SpatialBlock, TemporalBlock
 
 _HOST_SETTINGS = tuple(inspect.signature(UNetMotionModel.__init__).parameters)[1:]
 _WHERE = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
@@ -152,18 +153,26 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
         limit = "the number of the encoder's spatial attention blocks"
         check_switches(condition_channels, num_masked_blocks, blocks, limit, region)
         super().__init__(**host)
-        for index, (level, blocks_of_level, place) in enumerate(self._spatial_blocks()):
-            masked = index < num_masked_blocks
-            blocks_of_level[place] = SpatialBlock(
-                blocks_of_level[place],
-                level,
-                masked_self=masked and masked_self,
-                masked_cross=masked and masked_cross,
-                first_frame_attention=first_frame_attention,
-                mask_cross_attention=mask_cross_attention,
-            )
+        self._take_over_blocks()
         if condition_channels:
             self.conv_in = ConditionedConv2d(self.conv_in, condition_channels)
+
+    def _take_over_blocks(self) -> None:
+        """Put blocks of ours around the host's layers."""
+        config = self.config
+        for index, (level, siblings, place) in enumerate(self._spatial_blocks()):
+            masked = index < config.num_masked_blocks
+            siblings[place] = SpatialBlock(
+                siblings[place],
+                level,
+                masked_self=masked and config.masked_self,
+                masked_cross=masked and config.masked_cross,
+                first_frame_attention=config.first_frame_attention,
+                mask_cross_attention=config.mask_cross_attention,
+            )
+        for module in list(self.modules()):
+            if isinstance(module, AnimateDiffTransformer3D):
+                module.transformer_blocks = nn.ModuleList(map(TemporalBlock, module.transformer_blocks))
 
     def _spatial_blocks(self) -> Iterator[tuple[int, nn.ModuleList, int]]:
         """Level, list and place in it of every spatial transformer block: encoder, middle, decoder, in order."""
@@ -199,7 +208,7 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
             for name, value in host.named_parameters():
                 if "motion_modules" in name and ".proj_out." in name:
                     nn.init.zeros_(value)
-        return cls.from_host(host.train(unet.training), **switches)
+        return cls.from_host(host.train(unet.training), copy=False, **switches)
 
     @classmethod
     def from_pretrained(
