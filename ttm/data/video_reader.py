@@ -1,5 +1,7 @@
 """Video files to frames: decord where it is installed, else PyAV, with equal results.
 
+When each frame is shown comes from the container, read once by PyAV; the two readers only decode what is asked for.
+
 Letters: T frames, H W pixels.
 """
 
@@ -13,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ttm.data.video_timeline import Timeline, read_timeline, unreadable, video_stream
+
 Backend = Literal["auto", "decord", "pyav"]
 
 
 class Video(NamedTuple):
-    """Frames uint8 [T, H, W, 3], RGB, and how many of them make a second."""
+    """Frames uint8 [T, H, W, 3], RGB, upright, evenly spaced in time, and how many of them make a second."""
 
     frames: NDArray[np.uint8]
     fps: float
@@ -30,8 +34,13 @@ def read_video(
     stride: int = 1,
     size: tuple[int, int] | None = None,
     backend: Backend = "auto",
+    fps: float | None = None,
 ) -> Video:
     """Read frames ``start``, ``start + stride``, … of a video.
+
+    A video of variable frame rate is first brought to a constant one by the times at which its frames are shown: as
+    many frames as it has, evenly spaced; each is the one that is on show then (some twice, some not at all). Frames
+    are turned as the file says that players should turn them (phones store which way they were held).
 
     Args:
         path: any file that FFmpeg reads; its first video stream is taken.
@@ -40,9 +49,11 @@ def read_video(
         stride: take every so-manieth frame.
         size: (H, W) of the result: the largest centred part of that aspect ratio, resized. None = as it is.
         backend: "auto" tries decord and falls back to PyAV, also for files that decord can't open.
+        fps: frames a second to which the video is brought, by the same rule, before ``start`` and ``stride`` count;
+            None = its own (of a variable rate the mean).
 
     Returns:
-        frames uint8 [T, H, W, 3] and fps, the file's own divided by the stride.
+        frames uint8 [T, H, W, 3], and fps divided by the stride.
 
     Raises:
         FileNotFoundError: no such file.
@@ -50,71 +61,71 @@ def read_video(
             arguments out of range.
         ImportError: ``backend="decord"``, and it is not installed.
     """
-    _check_arguments(num_frames, start, stride, size, backend)
+    _check_arguments(num_frames, start, stride, size, backend, fps)
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file; expected a video.")
-    video: Video | None = None
+    timeline = read_timeline(path)
+    shown, rate = timeline.at_rate(fps)
+    stop = len(shown) if num_frames is None else start + (num_frames - 1) * stride + 1
+    if start >= len(shown) or stop > len(shown):
+        raise ValueError(_too_few(path, len(shown), num_frames, start, stride))
+    frames = _decoded(path, timeline, shown[start:stop:stride], backend)
+    if size is not None:
+        frames = np.stack([fit_frame(frame, size) for frame in frames])
+    return Video(frames, rate / stride)
+
+
+def _decoded(path: str | Path, timeline: Timeline, wanted: list[int], backend: Backend) -> NDArray[np.uint8]:
+    """The frames of these numbers, in order of presentation; numbers ascend and may repeat."""
     if backend == "decord" or (backend == "auto" and find_spec("decord") is not None):
         try:
-            video = _read_with_decord(path, num_frames, start, stride)
+            return _read_with_decord(path, timeline, wanted)
         except _Unreadable as error:
             if backend == "decord":
                 raise ValueError(str(error)) from error
-    if video is None:
-        video = _read_with_pyav(path, num_frames, start, stride)
-    if size is None:
-        return video
-    return Video(np.stack([fit_frame(frame, size) for frame in video.frames]), video.fps)
+    return _read_with_pyav(path, timeline, wanted)
 
 
 class _Unreadable(Exception):
     """decord can't read this file; PyAV may, and says better what is wrong."""
 
 
-def _read_with_decord(path: str | Path, num_frames: int | None, start: int, stride: int) -> Video:
+def _read_with_decord(path: str | Path, timeline: Timeline, wanted: list[int]) -> NDArray[np.uint8]:
     import decord
 
     # Others leave the bridge on torch, which would hand out tensors here.
     decord.bridge.set_bridge("native")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        stop = len(reader) if num_frames is None else start + (num_frames - 1) * stride + 1
-        if start >= len(reader) or stop > len(reader):
-            raise ValueError(_too_few(path, len(reader), num_frames, start, stride))
-        frames = reader.get_batch(list(range(start, stop, stride))).asnumpy()
-        return Video(frames, float(reader.get_avg_fps()) / stride)
+        if len(reader) != timeline.num_frames:
+            counts = f"{len(reader)} frames, and {timeline.num_frames} by their times"
+            raise _Unreadable(f"{path} can't be read as a video by decord ({counts}).")
+        return np.asarray(reader.get_batch(wanted).asnumpy())  # upright: decord follows the file's rotation itself
     except (decord.DECORDError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise _Unreadable(f"{path} can't be read as a video ({reason}).") from error
 
 
-def _read_with_pyav(path: str | Path, num_frames: int | None, start: int, stride: int) -> Video:
+def _read_with_pyav(path: str | Path, timeline: Timeline, wanted: list[int]) -> NDArray[np.uint8]:
     import av
 
-    frames: list[NDArray[np.uint8]] = []
-    count = 0
+    missing, found, count = set(wanted), {}, 0
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no video stream; expected a video.")
-            stream = container.streams.video[0]
-            promised, fps = stream.frames, float(stream.average_rate or 0)
-            for frame in container.decode(stream):
-                if count >= start and (count - start) % stride == 0:
-                    frames.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+            for frame in container.decode(video_stream(container, path)):
+                number = timeline.number_of(frame.pts, count)
                 count += 1
-                if num_frames is not None and len(frames) == num_frames:
-                    return Video(np.stack(frames), fps / stride)
+                if number in missing:
+                    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    found[number] = np.rot90(picture, round(frame.rotation / 90))
+                    missing.remove(number)
+                if not missing:
+                    return np.stack([found[number] for number in wanted])
     except av.FFmpegError as error:
-        reason = f"after {count} frames" if count else "no frame"
-        raise ValueError(
-            f"{path} is damaged, cut off or no video ({error.strerror}, {reason}); expected a whole video."
-        ) from error
-    if count < promised:
-        raise ValueError(f"{path} is cut off or damaged: it promises {promised} frames, and {count} can be read.")
-    if num_frames is not None or not frames:
-        raise ValueError(_too_few(path, count, num_frames, start, stride))
-    return Video(np.stack(frames), fps / stride)
+        raise unreadable(path, error, f"after {count} frames" if count else "no frame") from error
+    raise ValueError(
+        f"{path} is cut off or damaged: it promises {timeline.num_frames} frames, and {count} can be decoded."
+    )
 
 
 def _too_few(path: str | Path, count: int, num_frames: int | None, start: int, stride: int) -> str:
@@ -140,7 +151,12 @@ def fit_frame(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def _check_arguments(
-    num_frames: int | None, start: int, stride: int, size: tuple[int, int] | None, backend: str
+    num_frames: int | None,
+    start: int,
+    stride: int,
+    size: tuple[int, int] | None,
+    backend: str,
+    fps: float | None,
 ) -> None:
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}; expected at least 1, or None for all.")
@@ -150,3 +166,5 @@ def _check_arguments(
         raise ValueError(f"size is {size}; expected (height, width), each at least 1.")
     if backend not in ("auto", "decord", "pyav"):
         raise ValueError(f"backend is {backend!r}; expected 'auto', 'decord' or 'pyav'.")
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ValueError(f"fps is {fps}; expected frames a second above 0, or None for the video's own.")
