@@ -29,7 +29,7 @@ def test_a_folder_is_scored_with_prompts(
     shown = capsys.readouterr().out
     assert shown.startswith("metric") and all(name in shown for name in ("CF-all-pairs-tiny", "Alignment-tiny"))
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
-    assert [figure["num_videos"] for figure in scores["figures"]] == [3, 3, 3]
+    assert [figure["num_videos"] for figure in scores["figures"]] == [3, 3, 3]  # no references, so no FVD-tiny
     assert {row["name"] for row in scores["videos"]} == set(NAMES)
     assert _evaluate(*given, "--json", tmp_path / "scores.json") == 1
     assert "--overwrite" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_what_cannot_be_read_has_a_row_and_is_in_no_figure(videos: Path, referen
     assert "damaged" in problems["no video"]["video"] or "no video" in problems["no video"]["video"]
     assert problems["one frame"] == {
         "CF-adjacent": "1 frame; at least 2 needed",
-        "FVD": "video: 1 frames; I3D needs at least 10",
+        "FVD": "video: 1 frames; at least 10 needed",
     }
     assert [figure.num_videos for figure in scores.figures] == [3, 3]
     shown = table(scores)

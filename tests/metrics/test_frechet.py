@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from ttm.metrics.frechet import GaussianStatistics, frechet_distance
+from ttm.metrics.frechet import GaussianStatistics, frechet_distance, frechet_distance_of_samples
 
 
 def reference_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -72,6 +72,18 @@ def test_repeats_are_copies() -> None:
     weighted, copied = GaussianStatistics.of(values, times), GaussianStatistics.of(np.repeat(values, times, axis=0))
     assert weighted.count == copied.count == 7
     np.testing.assert_allclose(weighted.covariance, copied.covariance)
+
+
+@pytest.mark.parametrize("features", [3, 40])  # more products than features squared, and fewer
+def test_sets_at_hand_are_the_same(features: int) -> None:
+    rng = np.random.default_rng(5)
+    first, second = rng.normal(size=(9, features)), rng.normal(1, 2, size=(11, features))
+    times = [np.bincount(rng.integers(0, len(side), len(side)), minlength=len(side)) for side in (first, second)]
+    copies = [np.repeat(side, count, axis=0) for side, count in zip((first, second), times, strict=True)]
+    expected = frechet_distance(*map(GaussianStatistics.of, copies))
+    assert frechet_distance_of_samples(first, second, *times) == pytest.approx(expected, rel=1e-7)
+    plain = frechet_distance(GaussianStatistics.of(first), GaussianStatistics.of(second))
+    assert frechet_distance_of_samples(first, second) == pytest.approx(plain, rel=1e-7)
 
 
 def test_bad_input_says_what_is_expected() -> None:

@@ -60,7 +60,7 @@ def _add_weights(page: argparse.ArgumentParser) -> None:
     weights.add_argument("--raft", metavar="W", help="of AD: torchvision's RAFT-large")
     weights.add_argument("--segmenter", metavar="W", help="of mask IoU: facebook/sam2.1-hiera-tiny, or a Segmenter")
     weights.add_argument(
-        "--features", choices=("tiny",), help="stand-ins for CLIP and the segmenter; columns end in -tiny"
+        "--features", choices=("tiny",), help="stand-ins for I3D, CLIP and the segmenter; columns end in -tiny"
     )
 
 

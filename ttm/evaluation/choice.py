@@ -36,7 +36,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 OTHER_NAMES = {"consistency": "cf-adjacent", "consistency-foreground": "cf-adjacent-foreground", "cf": "cf-all-pairs"}
 """The papers' names: Consistency is the few-shot paper's CF of adjacent frames; CF is Through-The-Mask's."""
 
-HAVE_STAND_INS = frozenset(name for name in NEEDS if name.startswith(("cf-", "alignment", "mask-iou")))
+HAVE_STAND_INS = frozenset(name for name in NEEDS if name.startswith(("fvd", "cf-", "alignment", "mask-iou")))
 
 PUBLIC_SAM2 = "facebook/sam2.1-hiera-tiny"
 
@@ -52,7 +52,7 @@ class Sources:
         viclip_preparation: "internvid" or "vbench".
         raft: of AD.
         segmenter: of mask IoU: a folder of a saved Segmenter, or a Hub id of SAM 2.
-        tiny: the embedded stand-ins in the place of CLIP and of the segmenter.
+        tiny: the embedded stand-ins in the place of I3D, CLIP and the segmenter.
     """
 
     i3d: str | None = None
@@ -134,6 +134,11 @@ class _Networks:
     def _fvd(self) -> Metric:
         from ttm.metrics.fvd import FVD, PUBLIC_I3D, I3DFeatures
 
+        if self._sources.tiny:
+            from ttm.evaluation.tiny_features import TinyVideoFeatures
+
+            network, kept = self._clip
+            return FVD(TinyVideoFeatures(kept), "FVD-tiny", enough=2 * network.width, least_frames=2)
         return FVD(self._kept(I3DFeatures(self._sources.i3d or PUBLIC_I3D, self._device)))
 
     def _ad(self) -> Metric:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ttm.metrics.features import Features
 from ttm.metrics.scoring import Clip
 from ttm.metrics.weights import find_weights
 from ttm.pipelines.embedded import embedded_folder
@@ -42,6 +43,33 @@ def tiny_segmenter() -> tuple[Segmenter, dict[str, Any]]:
     return segmenter.eval().requires_grad_(False), {**weights.to_dict(), "source": SOURCE}
 
 
+class TinyVideoFeatures:
+    """A clip's features from those of its frames: their mean, and how much they change from frame to frame.
+
+    For FVD's stand-in. It sees what is shown and how much of it changes, and neither which way things move nor in
+    which order: a video played backwards is the same to it.
+
+    Args:
+        frames: unit features [T, D] of a clip.
+    """
+
+    def __init__(self, frames: Features) -> None:
+        self._frames = frames
+        self.weights = frames.weights
+        self.convention = {
+            **frames.convention,
+            "over frames": "mean, and root mean square of the change from frame to frame, one after the other",
+        }
+
+    def extract(self, clips: Sequence[Clip]) -> list[NDArray[np.float32]]:
+        """Float32 [2 D] a clip."""
+        found = []
+        for features in self._frames.extract(clips):
+            change = np.sqrt((np.diff(features, axis=0) ** 2).mean(axis=0))
+            found.append(np.concatenate([features.mean(axis=0), change]).astype(np.float32))
+        return found
+
+
 class TinyClipFeatures:
     """The embedded CLIP: every frame squashed to its square, and texts.
 
@@ -56,7 +84,9 @@ class TinyClipFeatures:
 
         config = segmenter.config
         self._tokenizer = SimpleTokenizer()
+        assert segmenter.clip is not None, "ttm-tiny's segmenter has a CLIP"
         self._clip = segmenter.clip.to(device)
+        self.width = int(config["clip_config"]["embed_dim"])
         self._side = int(config["clip_config"]["vision_cfg"]["image_size"])
         self._mean, self._std = (config["clip_preprocess"][name] for name in ("mean", "std"))
         self.max_tokens = int(config["clip_config"]["text_cfg"]["context_length"])

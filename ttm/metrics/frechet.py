@@ -88,6 +88,38 @@ def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> f
     return max(0.0, float(distance))
 
 
+def frechet_distance_of_samples(
+    first: NDArray[np.floating[Any]],
+    second: NDArray[np.floating[Any]],
+    first_repeats: NDArray[np.int64] | None = None,
+    second_repeats: NDArray[np.int64] | None = None,
+) -> float:
+    """:func:`frechet_distance` of two sets at hand, [N, D] and [M, D], each sample counted ``repeats`` times.
+
+    With covariances ``A^T A`` and ``B^T B`` the last trace is the sum of the singular values of ``A B^T``, an N x M
+    matrix: far less work than D x D where the sets are small.
+    """
+    if len(first) * len(second) > first.shape[1] ** 2:
+        return frechet_distance(
+            GaussianStatistics.of(first, first_repeats), GaussianStatistics.of(second, second_repeats)
+        )
+    mean, rows = _factor(first, first_repeats)
+    other_mean, other_rows = _factor(second, second_repeats)
+    shared = np.linalg.svd(rows @ other_rows.T, compute_uv=False).sum()
+    distance = np.sum((mean - other_mean) ** 2) + np.sum(rows**2) + np.sum(other_rows**2) - 2 * shared
+    return max(0.0, float(distance))
+
+
+def _factor(
+    samples: NDArray[np.floating[Any]], repeats: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean [D], and rows [N, D] whose outer products sum to the covariance."""
+    times = np.ones(len(samples)) if repeats is None else repeats.astype(np.float64)
+    values = samples.astype(np.float64)
+    mean = times @ values / times.sum()
+    return mean, (values - mean) * np.sqrt(times / (times.sum() - 1))[:, None]
+
+
 def _square_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of a symmetric positive semi-definite matrix; eigenvalues below rounding error count as zero."""
     values, vectors = np.linalg.eigh(covariance)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ttm.metrics.bootstrap import NORMAL_QUANTILE, Interval, draws
 from ttm.metrics.features import Features
-from ttm.metrics.frechet import GaussianStatistics, frechet_distance
+from ttm.metrics.frechet import GaussianStatistics, frechet_distance, frechet_distance_of_samples
 from ttm.metrics.scoring import Clip, Figure, Need, Problem, Sample, Score
 from ttm.metrics.weights import find_weights
 
@@ -109,13 +109,22 @@ class FVD:
     Args:
         features: of clips, [D] each.
         name: of the column.
+        enough: videos below which a warning is given; the number of features, below which covariances lack rank.
+        least_frames: below which a video can't be measured.
         resamples: for the interval.
     """
 
     needs: frozenset[Need] = frozenset({"video", "reference"})
 
-    def __init__(self, features: Features, name: str = "FVD", resamples: int = RESAMPLES) -> None:
-        self.name = name
+    def __init__(
+        self,
+        features: Features,
+        name: str = "FVD",
+        enough: int = ENOUGH_VIDEOS,
+        least_frames: int = LEAST_FRAMES,
+        resamples: int = RESAMPLES,
+    ) -> None:
+        self.name, self._enough, self._least_frames = name, enough, least_frames
         self._features, self._resamples = features, resamples
         self._kept: dict[str, list[NDArray[np.float32]]] = {"video": [], "reference": []}
         self._statistics: dict[str, GaussianStatistics] = {}
@@ -146,8 +155,8 @@ class FVD:
         self._kept[side].append(feature)
 
     def _fault(self, clip: Clip) -> str | None:
-        if clip.num_frames < LEAST_FRAMES:
-            return f"{clip.num_frames} frames; I3D needs at least {LEAST_FRAMES}"
+        if clip.num_frames < self._least_frames:
+            return f"{clip.num_frames} frames; at least {self._least_frames} needed"
         form = (clip.num_frames, f"{clip.fps:.4g}")
         self._form = self._form or form
         if form != self._form:
@@ -158,7 +167,9 @@ class FVD:
     def figure(self) -> Figure:
         """The distance of all so far; None below two videos in either set."""
         counts = {side: len(kept) for side, kept in self._kept.items()}
-        enough = min(counts.values()) >= 2
+        value = None
+        if min(counts.values()) >= 2:
+            value = frechet_distance(self._statistics["video"], self._statistics["reference"])
         convention = {
             **self._features.convention,
             "distance": "Fréchet, float64, covariance divided by N - 1",
@@ -168,34 +179,30 @@ class FVD:
         }
         return Figure(
             self.name,
-            frechet_distance(self._statistics["video"], self._statistics["reference"]) if enough else None,
+            value,
             counts["video"],
-            self._interval() if enough else None,
+            self._interval(value) if value is not None else None,
             "lower",
             convention,
             self._features.weights,
             self._warnings(counts),
         )
 
-    def _interval(self) -> Interval:
+    def _interval(self, value: float) -> Interval:
         """Value +- 1.96 standard errors: repeats within a resample add to a Fréchet distance, so its percentiles lie
         too high, while its spread is right."""
         sides = [np.stack(self._kept[side]) for side in ("video", "reference")]
         pairs = zip(*(draws(len(side), self._resamples, seed) for seed, side in enumerate(sides)), strict=True)
-        distances = [
-            frechet_distance(*(GaussianStatistics.of(side, times) for side, times in zip(sides, pair, strict=True)))
-            for pair in pairs
-        ]
+        distances = [frechet_distance_of_samples(*sides, *pair) for pair in pairs]
         half = NORMAL_QUANTILE * float(np.std(distances, ddof=1))
-        value = frechet_distance(self._statistics["video"], self._statistics["reference"])
         return Interval(max(0.0, value - half), value + half)
 
     def _warnings(self, counts: dict[str, int]) -> tuple[str, ...]:
         said = [
-            f"{count} {side}s: below {ENOUGH_VIDEOS} the covariance is rank-deficient and the value too high;"
+            f"{count} {side}s: below {self._enough} the covariance is rank-deficient and the value too high;"
             " compare only with values of the same N"
             for side, count in counts.items()
-            if count < ENOUGH_VIDEOS
+            if count < self._enough
         ]
         sha256 = self._features.weights.get("sha256")
         if self.name == "FVD" and sha256 != PUBLISHED_SHA256:

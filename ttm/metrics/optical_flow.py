@@ -104,7 +104,7 @@ class RaftFlow:
         flow = flow[..., :tall, :wide].float()
         if (tall, wide) != (height, width):
             flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor([width / wide, height / tall]).view(1, 2, 1, 1)
+        return flow * rearrange(flow.new_tensor([width / wide, height / tall]), "c -> 1 c 1 1")
 
     def _prepare(self, pictures: Tensor) -> Tensor:
         pixels = pictures.to(self._device).float() / 127.5 - 1

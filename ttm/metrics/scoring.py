@@ -136,8 +136,8 @@ class Metric(Protocol):
 class MeanOverVideos(ABC):
     """A metric that gives every video a value; its figure is their mean.
 
-    A subclass sets ``name`` and ``needs`` and measures; what :meth:`fault` finds wrong with a sample, a value that
-    is not finite, and a ValueError of :meth:`measure` for one sample, become problems.
+    A subclass sets ``name`` and ``needs`` and measures; what :meth:`fault` finds wrong with a sample, and a value that
+    is not finite, become problems.
     """
 
     name: str
