@@ -17,12 +17,13 @@ def test_defaults_and_groups_compose() -> None:
     assert settings.output_dir == "runs/motion_to_video-ttm_tiny"
 
 
-@pytest.mark.parametrize("group", ["stage", "host", "motion", "data"])
+@pytest.mark.parametrize("group", ["stage", "host", "motion", "data", "memory"])
 def test_every_file_of_a_group_composes(group: str) -> None:
     options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
     assert options
     for option in options:
-        settings = load_settings([f"{group}={option}"])
+        beside = {"stage=few_shot": ["data=clips"], "data=clips": ["stage=few_shot"]}  # neither goes without the other
+        settings = load_settings([f"{group}={option}", *beside.get(f"{group}={option}", [])])
         assert getattr(settings, group).name == option
 
 
