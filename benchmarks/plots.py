@@ -24,8 +24,7 @@ class Estimate:
 
     label: str
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float]
     count: int
 
 
@@ -36,13 +35,14 @@ def interval_plot(title: str, estimates: Sequence[Estimate]) -> str:
         title: for those who can't see the plot.
         estimates: at least one; the values are finite.
     """
-    low, high = _range([e.low for e in estimates] + [e.high for e in estimates])
+    low, high = _range([bound for estimate in estimates for bound in estimate.interval])
     height = _ROW * len(estimates) + _AXIS
     parts = [_grid(low, high, height)]
     for number, estimate in enumerate(estimates):
         y = _ROW * number + _ROW / 2 + 2
-        left, right, middle = (_x(value, low, high) for value in (estimate.low, estimate.high, estimate.value))
-        note = f"{estimate.label}: {estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}], N = {estimate.count}"
+        left, right, middle = (_x(value, low, high) for value in (*estimate.interval, estimate.value))
+        bounds = "[{:.4g}, {:.4g}]".format(*estimate.interval)
+        note = f"{estimate.label}: {estimate.value:.4g} {bounds}, N = {estimate.count}"
         label = f'x="{_LABEL - 8}" y="{y + 4}" text-anchor="end">{escape(_short(estimate.label))}'
         parts += [
             f"<g><title>{escape(note)}</title>",

@@ -127,7 +127,7 @@ def _plots(run: RunResults, metrics: Sequence[dict[str, Any]]) -> list[dict[str,
         groups = {{"": "all samples"}.get(name, name): figure for name, figure in metric["figures"].items()}
         groups |= metric["categories"]
         estimates = [
-            Estimate(name, figure["value"], *(figure["interval"] or [figure["value"]] * 2), figure["count"])
+            Estimate(name, figure["value"], tuple(figure["interval"] or [figure["value"]] * 2), figure["count"])
             for name, figure in groups.items()
             if figure["value"] is not None
         ]

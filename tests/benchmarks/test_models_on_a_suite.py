@@ -38,8 +38,8 @@ def sample(tmp_path: Path, image: np.ndarray, plan: PromptPlan, masks: np.ndarra
     Image.fromarray(image).save(tmp_path / "image.png")
     Image.fromarray(masks.astype(np.uint8)).save(tmp_path / "masks.png")
     MaskTrajectory(np.repeat(masks[None], 5, axis=0)).save(tmp_path / "t.npz")
-    files = {"image": tmp_path / "image.png", "masks": tmp_path / "masks.png", "trajectory": tmp_path / "t.npz"}
-    return Sample("a", plan.prompt, plan=plan, **files)
+    files = (tmp_path / "image.png", tmp_path / "masks.png", tmp_path / "t.npz")
+    return Sample("a", plan.prompt, image=files[0], masks=files[1], trajectory=files[2], plan=plan)
 
 
 def check(model: Any, sample: Sample, fps: float, size: tuple[int, int] = (32, 32)) -> None:

@@ -56,7 +56,14 @@ def write_run(folder: Path, model: str = "ttm-tiny", published: str | None = "sa
     ]
     samples[1]["problems"] = {"ViCLIP-V": "reference: too short"}
     folder.mkdir(parents=True)
-    info = {"suite": "SA-V-128", "published": published, "model": model, "note": "", "samples": IDS, "seed": 0}
+    info: dict[str, Any] = {
+        "suite": "SA-V-128",
+        "published": published,
+        "model": model,
+        "note": "",
+        "samples": IDS,
+        "seed": 0,
+    }
     info |= {"identity": {"pipeline": "abc"}, "versions": {"torch": "2"}}
     (folder / "run.json").write_text(json.dumps(info))
     scores = {"metrics": metrics, "samples": samples, "not_measured": {"viclip-t": "no <weights> here"}}
@@ -68,7 +75,14 @@ def write_run(folder: Path, model: str = "ttm-tiny", published: str | None = "sa
 
 def write_sample(place: Path, name: str) -> None:
     place.mkdir(parents=True)
-    record = {"id": name, "prompt": EVIL, "error": "", "category": "animals", "split": "single", "warnings": []}
+    record: dict[str, Any] = {
+        "id": name,
+        "prompt": EVIL,
+        "error": "",
+        "category": "animals",
+        "split": "single",
+        "warnings": [],
+    }
     record |= {"frames": 3, "height": 16, "width": 16, "fps": 8, "seconds": 1.25, "model": "m", "belongs_to": "x"}
     if name == "broken":
         record |= {"error": "out of <memory>", "kind": "RuntimeError", "at": "x.py:1"}
@@ -185,7 +199,7 @@ def test_published_tables_are_whole() -> None:
 
 
 def test_plots_are_drawings_that_can_be_read() -> None:
-    lines = [Estimate("a <b>", 0.5, 0.4, 0.6, 9), Estimate("a very long name of a category", 0.7, 0.7, 0.7, 1)]
+    lines = [Estimate("a <b>", 0.5, (0.4, 0.6), 9), Estimate("a very long name of a category", 0.7, (0.7, 0.7), 1)]
     for text in (interval_plot('say "x"', lines), histogram("h", [1.0, 2.0, 2.1]), histogram("one", [3.0, 3.0])):
         drawing = ElementTree.fromstring(text)
         xs = [
@@ -199,8 +213,8 @@ def test_plots_are_drawings_that_can_be_read() -> None:
 
 def test_a_run_of_which_nothing_came_is_a_page_all_the_same(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", published=None)
-    empty = {"metrics": [], "not_measured": {"everything": "no sample has a video"}}
-    empty["samples"] = [{"id": name, "values": {}, "problems": {}} for name in IDS]  # type: ignore[assignment]
+    empty: dict[str, Any] = {"metrics": [], "not_measured": {"everything": "no sample has a video"}}
+    empty["samples"] = [{"id": name, "values": {}, "problems": {}} for name in IDS]
     (folder / "scores.json").write_text(json.dumps(empty))
     for name in IDS:
         path = folder / "samples" / name / "record.json"
