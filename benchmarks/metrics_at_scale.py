@@ -1,6 +1,7 @@
 """``python -m benchmarks.metrics_at_scale``: does scoring many videos keep its memory, and how many a second?
 
     python -m benchmarks.metrics_at_scale                            # 2,500 videos of 128 frames
+    python -m benchmarks.metrics_at_scale --light                    # the same without networks: the stream alone
     python -m benchmarks.metrics_at_scale --videos 50 --size 32      # a quick look
 
 The videos are made for the purpose: drifting patterns, H.264; `--distinct` of them are encoded, and the files are
@@ -20,11 +21,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -35,7 +38,7 @@ from ttm.evaluation.tiny_features import TinyClipFeatures, tiny_segmenter
 from ttm.metrics.clip import FrameConsistency
 from ttm.metrics.features import KeptFeatures
 from ttm.metrics.fvd import FVD, I3D_FILE, I3DFeatures
-from ttm.metrics.scoring import Metric
+from ttm.metrics.scoring import Clip, Metric
 
 FLAT = 0.05
 FPS = 16.0
@@ -89,6 +92,33 @@ def build(folder: Path, device: str) -> list[Metric]:
     ]
 
 
+class ColourGrid:
+    """No network: the colours of a 12 x 12 grid, 432 numbers, of every frame or of their mean."""
+
+    weights: Mapping[str, str] = {}
+
+    def __init__(self, of_frames: bool) -> None:
+        self._of_frames = of_frames
+        self.convention = {"features": "colours of a 12 x 12 grid"}
+
+    def extract(self, clips: Sequence[Clip]) -> list[NDArray[np.float32]]:
+        """Float32 [T, 432], or [432], a clip."""
+        grids = [np.stack([cv2.resize(frame, (12, 12)) for frame in clip.frames]) for clip in clips]
+        flat = [rearrange(grid, "t h w c -> t (h w c)").astype(np.float32) for grid in grids]
+        return flat if self._of_frames else [frames.mean(axis=0) for frames in flat]
+
+
+def build_light() -> list[Metric]:
+    """The same three without networks."""
+    frames = KeptFeatures(ColourGrid(of_frames=True), None)
+    whole = KeptFeatures(ColourGrid(of_frames=False), None)
+    pairs = [
+        FrameConsistency(frames, "all pairs", suffix="-colours"),
+        FrameConsistency(frames, "adjacent", suffix="-colours"),
+    ]
+    return [*pairs, FVD(whole, name="FVD-stand-in")]
+
+
 class MemoryLog:
     """Prints videos a second and memory after each tenth of the items."""
 
@@ -125,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--distinct", type=int, default=100, help="how many contents are encoded")
     parser.add_argument("--frames", type=int, default=128)
     parser.add_argument("--size", type=int, default=64, help="side, pixels")
+    parser.add_argument("--light", action="store_true", help="no networks: the stream alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="keep the videos here (default: a folder that is removed)")
     chosen = parser.parse_args(arguments)
@@ -141,12 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         items = pair(videos, references)
         log = MemoryLog(len(items))
         begin = time.perf_counter()
-        scores = score_videos(items, build(Path(temporary), chosen.device), on_video=log)
+        metrics = build_light() if chosen.light else build(Path(temporary), chosen.device)
+        scores = score_videos(items, metrics, on_video=log)
     seconds = time.perf_counter() - begin
     for figure in scores.figures[:2]:
         print(f"{figure.metric} {figure.value:.4f}, N {figure.num_videos}")
     flat = log.growth() < FLAT
     what = f"{chosen.videos} videos of {chosen.frames} frames, {chosen.size} x {chosen.size}"
+    what += ", without networks" if chosen.light else ""
     where = f"{chosen.device} with {torch.get_num_threads()} thread(s)"
     print(f"{what}: {chosen.videos / seconds:.2f} videos a second on {where}, {time.process_time():.0f} s of processor")
     verdict = "flat" if flat else "GREW"
