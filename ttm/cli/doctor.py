@@ -19,6 +19,8 @@ NEEDED = (
 )
 OPTIONAL = {
     "decord": "PyAV reads videos in its place",
+    "openai": "for LanguageModelPlanner: pip install 'through-the-mask[llm]'",
+    "llguidance": "for LanguageModelPlanner with a local model: the same",
     "tensorboard": "for training: pip install 'through-the-mask[train]'",
 }
 ADVICE = "Something that is needed is missing. `make test` in a checkout installs all of it."
