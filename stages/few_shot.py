@@ -50,8 +50,12 @@ SWITCHES = ("first_frame_attention", "mask_cross_attention", "num_masked_blocks"
 NOISE = ("beta_schedule", "beta_start", "beta_end")
 
 
-def run(settings: Settings) -> Finished:
+def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     """Train as the settings say, and write what was trained.
+
+    Args:
+        settings: of the run.
+        clips: the windows to train on; None: read ``data.clips.folder``.
 
     Raises:
         ValueError: settings, clips or weights that don't fit.
@@ -67,14 +71,8 @@ def run(settings: Settings) -> Finished:
     unet = parts["unet"]
     sizes = host_sizes(unet)
     _check_window(settings, parts)
-    data = settings.data
-    clips = read_clip_folder(
-        data.clips.folder,
-        data.num_frames,
-        data.clips.fps,
-        (data.clips.height, data.clips.width),
-        NamedSegmenter(data.clips.segmenter, accelerator.device),
-    )
+    if clips is None:
+        clips = _read_clips(settings, accelerator.device)
     task = _build_task(settings, parts, clips, accelerator.device)
     del parts
     prepare_model(unet, settings)
@@ -91,6 +89,12 @@ def run(settings: Settings) -> Finished:
         print(f"{settings.output_dir}: what was trained, after {finished.step} steps ({end})", flush=True)
     accelerator.end_training()
     return finished
+
+
+def _read_clips(settings: Settings, device: torch.device) -> Sequence[Clip]:
+    told = settings.data.clips
+    tracker = NamedSegmenter(told.segmenter, device)
+    return read_clip_folder(told.folder, settings.data.num_frames, told.fps, (told.height, told.width), tracker)
 
 
 def _lasting(name: str | None) -> str | None:

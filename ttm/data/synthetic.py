@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ttm.data.motion_patterns import PATTERNS
 from ttm.data.sprites import (
     COLOURS,
     CUT_OUTS,
@@ -58,7 +59,7 @@ class SceneObject:
         phrase: what it is called, "red ball" or "cat".
         colour: a key of ``COLOURS``; None for a photographic cut-out.
         shape: one of ``SHAPES`` or a key of ``CUT_OUTS``.
-        motion: one of ``MOTIONS``.
+        motion: one of ``MOTIONS`` or ``PATTERNS``.
         appearance: None, "turns <colour>", "spins" or "flashes".
         path: float32 [T, 2], its centre (x, y) in pixels.
         scale: float32 [T], its size relative to frame 0.
@@ -134,7 +135,8 @@ class SyntheticWorld:
         num_objects: fewest and most objects a scene, 1 to 4.
         appearance: the chance that an object also changes its appearance; "one" = exactly one object of each scene
             does, by a change that the test of the local prompts can see, and the others only move.
-        motions: the motions to draw from; None = all of ``MOTIONS`` with their usual odds.
+        motions: the motions to draw from; None = all of ``MOTIONS`` with their usual odds. Those of
+            :data:`ttm.data.motion_patterns.PATTERNS` are shown only when named here.
         seed: another seed, another world.
 
     Raises:
@@ -155,8 +157,8 @@ class SyntheticWorld:
             raise ValueError(f"split is {split!r}; expected one of {SPLITS}.")
         if not 1 <= num_objects[0] <= num_objects[1] <= 4:
             raise ValueError(f"num_objects is {num_objects}; expected (fewest, most) within 1 to 4.")
-        if unknown := set(motions or ()) - set(MOTIONS):
-            raise ValueError(f"motions holds {sorted(unknown)}; expected some of {MOTIONS}.")
+        if unknown := set(motions or ()) - {*MOTIONS, *PATTERNS}:
+            raise ValueError(f"motions holds {sorted(unknown)}; expected some of {(*MOTIONS, *PATTERNS)}.")
         if size < 32 or num_frames < 2:
             raise ValueError(f"size is {size} and num_frames {num_frames}; expected at least 32 and 2.")
         self.split: Split = split
@@ -215,7 +217,7 @@ class SyntheticWorld:
         photos: Sequence[str],
         hindmost: bool,
     ) -> tuple[SceneObject, Sprite]:
-        odds = np.array([_MOTION_ODDS[motion] for motion in self.motions])
+        odds = np.array([_MOTION_ODDS.get(motion, 0.1) for motion in self.motions])
         motion = str(rng.choice(self.motions, p=odds / odds.sum()))
         appearance = None
         if changes:
@@ -254,6 +256,8 @@ class SyntheticWorld:
             path = np.stack([np.sin(angle), np.cos(angle) - 1], axis=1) * reach * np.array([1, -1])
         elif motion == "bounces":
             path[:, 1] = -np.abs(np.sin(2 * np.pi * time)) * rng.uniform(0.18, 0.24) * self.size
+        elif motion in PATTERNS:
+            path = PATTERNS[motion](time) * rng.uniform(0.9, 1.1) * self.size
         elif motion == "grows":
             scale = 1 + 0.8 * time
         elif motion == "shrinks":

@@ -1,0 +1,222 @@
+"""Table II of the few-shot paper on motions that the base never saw: python -m benchmarks.few_shot
+
+For each pattern of :mod:`ttm.data.motion_patterns` and each seed, six clips of the synthetic world are learnt twice,
+with the masks and without them, and videos of other scenes of the same pattern are made along their true masks:
+
+    full                  ControlNet draws the first frame, masks guide, 0.2 of the first frame is shared
+    without mask          learnt and made without mask cross-attention
+    without ControlNet    the first frame from the prompt alone
+    without sharing       ratio 0
+    renormalised          as full, with the shared noise brought back to unit variance
+    latents matched, histograms matched    as full, with AdaIN, with histogram matching
+    round trip            the true video through the autoencoder: what no variant can beat
+
+Figures, each of a video, with the embedded segmenter and CLIP (columns end in -tiny: they know coloured shapes and
+little else). IoU-tiny: the prompt's object is found in the first frame by its phrase, followed, and held against the
+masks; not found is 0. Text-tiny and Frame-tiny: CLIP's cosine of frames with the prompt, and of adjacent frames;
+-foreground: of what lies inside the masks that the video was to follow.
+
+Rows are on the disk as they finish; the same command goes on where it was stopped, and trainings go on too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.few_shot_table import VARIANTS, write_table
+from benchmarks.rows import RowFile, fingerprint
+from stages.few_shot import read_arguments, run
+from stages.settings import Settings
+from ttm.data.clip_folder import Clip
+from ttm.data.motion_patterns import PATTERNS
+from ttm.data.synthetic import SyntheticScene, SyntheticWorld
+from ttm.evaluation.tiny_features import TinyClipFeatures, tiny_segmenter
+from ttm.metrics.clip import frame_consistency, text_alignment
+from ttm.metrics.foreground import foreground_clip
+from ttm.metrics.mask_iou import mean_iou
+from ttm.metrics.scoring import Clip as ScoredClip
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.autoencoders import decode_latents, encode_video
+from ttm.pipelines.few_shot import FewShotPipeline
+from ttm.pipelines.inputs import to_model, to_uint8
+from ttm.visualization import labelled_rows
+
+Pixels = NDArray[np.uint8]
+FPS = 8.0
+CALLS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without mask": {},
+    "without ControlNet": {"use_controlnet": False},
+    "without sharing": {"sharing_ratio": 0.0},
+    "renormalised": {"renormalise_sharing": True},
+    "latents matched": {"match_latents": True},
+    "histograms matched": {"match_histograms": True},
+}
+"""What each variant asks of the pipeline; "without mask" asks another model."""
+ADDED = ("output", "patterns", "variants", "seeds", "scenes")
+"""Arguments that only add rows; any other makes rows that don't belong to those before."""
+
+
+class Scores:
+    """The figures of a video, by the embedded segmenter and CLIP."""
+
+    def __init__(self) -> None:
+        self._segmenter, weights = tiny_segmenter()
+        self._clip = TinyClipFeatures(self._segmenter, weights)
+
+    def __call__(self, frames: Pixels, scene: SyntheticScene) -> dict[str, float]:
+        """Of a video uint8 [T, H, W, 3] that was to follow ``scene.ids``."""
+        whole = ScoredClip(frames, FPS)
+        inside = foreground_clip(whole, scene.ids)
+        text = self._clip.embed_texts([scene.plan.prompt])[0]
+        of_whole, of_inside = self._clip.extract([whole, inside])
+        return {
+            "IoU-tiny": self._iou(frames, scene),
+            "Text-tiny": text_alignment(of_whole, text),
+            "Frame-tiny": frame_consistency(of_whole, "adjacent"),
+            "Text-tiny-foreground": text_alignment(of_inside, text),
+            "Frame-tiny-foreground": frame_consistency(of_inside, "adjacent"),
+        }
+
+    def _iou(self, frames: Pixels, scene: SyntheticScene) -> float:
+        try:
+            first = self._segmenter.segment(frames[0], scene.plan.phrases)
+        except ValueError:  # the object is not in the picture
+            return 0.0
+        return mean_iou(self._segmenter.track(frames, first), scene.ids)
+
+
+def scenes_of(split: Any, pattern: str, seed: int, count: int, arguments: argparse.Namespace) -> list[SyntheticScene]:
+    """Scenes of one object that moves by a pattern; the test split's objects and photographs are not in the clips."""
+    world = SyntheticWorld(
+        split, arguments.size, arguments.num_frames, (1, 1), appearance=0.0, motions=(pattern,), seed=1000 + seed
+    )
+    return [world[index] for index in range(count)]
+
+
+def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -> FewShotPipeline:
+    """Train on the pattern's clips, or go on, or open what is trained already."""
+    name = pattern.replace(" ", "-")
+    folder = arguments.output / "trained" / f"{name}-{seed}{'' if masks else '-without-mask'}"
+    scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
+    clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
+    run(_settings(folder, seed, masks, arguments), clips)
+    pipe = FewShotPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _settings(folder: Path, seed: int, masks: bool, arguments: argparse.Namespace) -> Settings:
+    changes = [
+        f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
+        f"optimizer.lr={arguments.lr}", f"host.mask_cross_attention={str(masks).lower()}", "tracker=none",
+        f"data.num_frames={arguments.num_frames}", f"precision={arguments.precision}", "log_every=50",
+        f"data.clips.height={arguments.size}", f"data.clips.width={arguments.size}", "export_dtype=float32",
+        f"checkpoint_every={max(1, arguments.steps // 2)}", "keep_checkpoints=1",
+    ]  # fmt: skip
+    return read_arguments([str(folder), "--base", arguments.base, "-o", str(folder), *changes])
+
+
+def make(
+    pipe: FewShotPipeline, variant: str, scene: SyntheticScene, seed: int, arguments: argparse.Namespace
+) -> Pixels:
+    """One video, uint8 [T, H, W, 3]."""
+    if variant == "round trip":
+        clip = to_model(scene.frames, pipe.device)
+        with torch.no_grad():
+            return to_uint8(decode_latents(pipe.vae, encode_video(pipe.vae, clip)))
+    out = pipe(
+        scene.plan.prompt,
+        MaskTrajectory(scene.ids, FPS),
+        num_inference_steps=arguments.sampling_steps,
+        guidance_scale=arguments.guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="np",
+        **CALLS[variant],
+    )
+    made: Pixels = (np.asarray(out.frames[0]) * 255).round().astype(np.uint8)
+    return made
+
+
+def measure(rows: RowFile, pattern: str, seed: int, arguments: argparse.Namespace) -> None:
+    """Every row of one pattern and seed that is missing, and a sheet of their videos."""
+    scenes = scenes_of("test", pattern, seed, arguments.scenes, arguments)
+    wanted = [(variant, n) for variant in arguments.variants for n in range(len(scenes))]
+    missing = [item for item in wanted if ("table", _item(pattern, seed, *item)) not in rows.rows]
+    if not missing:
+        return
+    scores, shown = Scores(), {"true": scenes[0].frames}
+    pipes: dict[bool, FewShotPipeline] = {}
+    for variant, number in missing:
+        masks = variant != "without mask"
+        if masks not in pipes:
+            pipes[masks] = learn(pattern, seed, masks, arguments)
+        frames = make(pipes[masks], variant, scenes[number], 100 * seed + number, arguments)
+        row = scores(frames, scenes[number])
+        told = {"pattern": pattern, "seed": seed, "variant": variant, "prompt": scenes[number].plan.prompt}
+        item = _item(pattern, seed, variant, number)
+        rows.add("table", item, told | row)
+        print(f"{item}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()), flush=True)
+        if number == 0:
+            shown[variant] = frames
+    times = np.linspace(0, arguments.num_frames - 1, 6).round().astype(int)
+    sheet = labelled_rows({name: clip[times] for name, clip in shown.items()}, scenes[0].plan.prompt)
+    Image.fromarray(sheet).save(arguments.output / f"{pattern.replace(' ', '-')}-{seed}.png")
+
+
+def _item(pattern: str, seed: int, variant: str, number: int) -> str:
+    return f"{pattern}/{seed}/{variant}/{number}"
+
+
+def work(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Pattern and seed of each part, one seed of every pattern before the next."""
+    for seed in range(arguments.seeds):
+        yield from ((pattern, seed) for pattern in arguments.patterns)
+
+
+def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The program's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="ttm-tiny-unet")
+    parser.add_argument("--patterns", nargs="+", default=list(PATTERNS)[:4], choices=list(PATTERNS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--scenes", type=int, default=2, help="test scenes of each pattern and seed")
+    parser.add_argument("--steps", type=int, default=300, help="of training")
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--precision", default="no", choices=("no", "bf16"))
+    parser.add_argument("--sampling-steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=4.0)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--num-frames", type=int, default=17)
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/few_shot"))
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The program; see the head of this file."""
+    arguments = read_command_line(words)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    described = {k: v for k, v in vars(arguments).items() if k not in ADDED}
+    rows = RowFile(arguments.output / "rows.jsonl", fingerprint(described, [Path(__file__)]))
+    try:
+        for pattern, seed in work(arguments):
+            measure(rows, pattern, seed, arguments)
+            write_table(arguments.output, list(rows.rows.values()), described)
+    finally:
+        rows.close()
+    print((arguments.output / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The table of the few-shot variant: what its rows say, and the program on a base of random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.few_shot import main
+from benchmarks.few_shot_table import ABLATIONS, FIGURES, orders, spread, write_table
+from ttm.data.motion_patterns import PATTERNS
+from ttm.data.synthetic import SyntheticWorld
+
+
+def rows_of(values: dict[str, float]) -> list[dict]:
+    """Two seeds of one pattern with two scenes each; the seeds differ by 0.1, the scenes by 0.02."""
+    return [
+        {"pattern": "swings", "seed": seed, "variant": variant, **dict.fromkeys(FIGURES, value + 0.1 * seed + 0.02 * n)}
+        for variant, value in values.items()
+        for seed in range(2)
+        for n in range(2)
+    ]
+
+
+def test_mean_and_spread_are_over_patterns_and_seeds() -> None:
+    mean, deviation, count = spread(rows_of({"full": 0.5}), "full", "IoU-tiny")
+    assert (mean, count) == (pytest.approx(0.56), 2)
+    assert deviation == pytest.approx(0.1 / 2**0.5)
+
+
+def test_the_order_of_the_paper_is_said_to_hold_or_not(tmp_path: Path) -> None:
+    rows = rows_of(dict(zip(ABLATIONS, (0.2, 0.4, 0.3, 0.5), strict=True)) | {"round trip": 0.5})
+    said = " ".join(orders(rows))
+    assert "IoU-tiny: without mask < without ControlNet holds (0.260, 0.460)" in said
+    assert "without ControlNet < without sharing DOES NOT HOLD (0.460, 0.360)" in said
+    assert "100% of the round trip's IoU; goal 90%: reached" in said
+    write_table(tmp_path, rows, {"steps": 3})
+    assert "| full | 0.560 ± 0.071 |" in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "table.json").read_text())["settings"] == {"steps": 3}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_is_seen_when_asked_for_and_stays_in_the_picture(pattern: str) -> None:
+    assert pattern not in {item.motion for n in range(40) for item in SyntheticWorld(size=32, num_frames=2)[n].objects}
+    scene = SyntheticWorld("test", 64, 17, (1, 1), appearance=0.0, motions=(pattern,))[0]
+    assert scene.plan.prompt.endswith(f"{pattern}.")
+    assert np.array_equal(PATTERNS[pattern](np.zeros(1))[0], [0, 0])
+    area = (scene.ids > 0).sum(axis=(1, 2))
+    assert area.min() > 0.5 * area.max()
+    assert np.abs(scene.objects[0].path - scene.objects[0].path[0]).max() > 6
+
+
+def test_the_program_writes_rows_and_a_table_and_goes_on(
+    save_stable_diffusion: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save_stable_diffusion(tmp_path / "base")
+    words = [
+        "--base", str(base), "--patterns", "swings", "--variants", "full", "without mask", "--seeds", "1",
+        "--scenes", "1", "--clips", "2", "--steps", "1", "--size", "32", "--num-frames", "5", "--sampling-steps", "1",
+        "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    main(words)
+    rows = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    assert len(rows) == 3
+    values = json.loads(rows[1])["row"]
+    assert values["variant"] == "full" and all(0 <= values[name] <= 1 for name in FIGURES if "IoU" in name)
+    assert (tmp_path / "out/swings-0.png").exists() and "| without mask |" in capsys.readouterr().out
+    main(words)
+    assert (tmp_path / "out/rows.jsonl").read_text().splitlines() == rows
