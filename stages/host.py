@@ -88,26 +88,27 @@ def build_transformer(settings: Settings) -> Any:
         ValueError: no such folder, no size to build from, or an adapter that doesn't fit.
     """
     host, cls = settings.host, host_class(settings.host.model)
-    switches = _switches(settings, cls)
     if host.init_from is None:
         if not host.transformer:
             raise ValueError("host.transformer is empty and host.init_from null; expected sizes or weights.")
         torch.manual_seed(settings.seed)
         sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in host.transformer.items()}
-        return cls(**sizes, **switches)
+        default = inspect.signature(cls.__init__).parameters["in_channels"].default
+        return cls(**sizes, **_switches(settings, int(sizes.get("in_channels", default))))
     first = settings.stage.name == "image_to_motion"
     names = ("motion_transformer", "transformer") if first else ("transformer",)
+    adapter = {}
     if host.motion_adapter is not None:
-        names, switches = ("unet",), {**switches, "motion_adapter": _motion_adapter(host.motion_adapter)}
+        names, adapter = ("unet",), {"motion_adapter": _motion_adapter(host.motion_adapter)}
     subfolder = _subfolder(host.init_from, names, "host.init_from")
-    return cls.from_pretrained(host.init_from, subfolder=subfolder, torch_dtype=torch.float32, **switches)
+    switches = _switches(settings, int(cls.load_config(host.init_from, subfolder=subfolder)["in_channels"]))
+    place = {"subfolder": subfolder, "torch_dtype": torch.float32}
+    return cls.from_pretrained(host.init_from, **place, **adapter, **switches)
 
 
-def _switches(settings: Settings, cls: Any) -> dict[str, Any]:
+def _switches(settings: Settings, channels: int) -> dict[str, Any]:
     """What a stage asks of its host: conditions beside the latents, and masked blocks in stage 2."""
     host = settings.host
-    default = inspect.signature(cls.__init__).parameters["in_channels"].default
-    channels = int(host.transformer.get("in_channels", default))
     return {
         "condition_channels": 2 * channels,
         "num_masked_blocks": 0 if settings.stage.name == "image_to_motion" else host.num_masked_blocks,
@@ -136,10 +137,3 @@ def _subfolder(place: str, names: Sequence[str], setting: str) -> str | None:
     if place.startswith((".", "/")) or place.count("/") > 1:
         raise ValueError(f"{setting}={place} does not exist; expected a folder or a Hub id.")
     return None if names == ("motion_adapter",) else names[-1]
-
-
-def trainable_parameters(model: Any, which: str) -> None:
-    """Mark what is trained: "all", or "adapter" (the condition embedder and the masked branches)."""
-    adapter = set(model.adapter_state_dict()) if which == "adapter" else None
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(adapter is None or name in adapter)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLWan
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from stages.settings import Settings, load_settings
 
@@ -27,6 +27,22 @@ TRANSFORMER = {
 }
 
 
+UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": "[8,16]",
+    "layers_per_block": 1,
+    "down_block_types": "[CrossAttnDownBlockMotion,DownBlockMotion]",
+    "up_block_types": "[UpBlockMotion,CrossAttnUpBlockMotion]",
+    "cross_attention_dim": 16,
+    "num_attention_heads": 2,
+    "norm_num_groups": 4,
+    "motion_num_attention_heads": 2,
+    "motion_max_seq_length": 8,
+}
+WORDS = "<pad> </s> <unk> <s> the a red blue ball square cat moves left right up down stays turns and".split()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -39,6 +55,16 @@ def _one_thread() -> Iterator[None]:
 def _fresh_accelerator() -> Iterator[None]:
     yield
     AcceleratorState._reset_state(True)  # else a test's precision would be the next one's too
+
+
+def _save_tokenizer(folder: Path, single: str, pad: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = [(word, WORDS.index(word)) for word in ("</s>", "<s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +81,29 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         latents_mean=[0.0] * 4,
         latents_std=[0.5] * 4,
     ).save_pretrained(folder / "vae")
-    words = "<pad> </s> <unk> the a red blue ball square cat moves left right up down stays turns and".split()
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder / "tokenizer")
-    config = UMT5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0)
+    _save_tokenizer(folder / "tokenizer", "$A </s>", "<pad>")
+    config = UMT5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0)
     UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of Stable Diffusion's kind: an image autoencoder, /8 in space, and CLIP's text encoder of width 16."""
+    folder = tmp_path_factory.mktemp("unet_host")
+    torch.manual_seed(0)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=2,
+        mid_block_add_attention=False,
+    ).save_pretrained(folder / "vae")
+    _save_tokenizer(folder / "tokenizer", "<s> $A </s>", "</s>")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"bos_token_id": 3, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPTextConfig(vocab_size=len(WORDS), max_position_embeddings=12, **sizes, **special)
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
     return folder
 
 
@@ -74,14 +114,24 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def overrides(pipeline_folder: Path, cache_dir: Path, tmp_path: Path) -> list[str]:
+def host() -> str:
+    """Which host :func:`overrides` trains; a test that is to see both is parametrised with ``host``."""
+    return "wan"
+
+
+@pytest.fixture
+def overrides(host: str, request: pytest.FixtureRequest, cache_dir: Path, tmp_path: Path) -> list[str]:
     """A run of seconds, as the arguments of ``python -m stages.train``."""
-    sizes = [f"host.transformer.{name}={value}" for name, value in TRANSFORMER.items()]
+    choice, sizes, folder = {
+        "wan": ("ttm_tiny", TRANSFORMER, "pipeline_folder"),
+        "unet": ("ttm_tiny_unet", UNET, "unet_folder"),
+    }[host]
     return [
-        f"host.pipeline={pipeline_folder}",
+        f"host={choice}",
+        f"host.pipeline={request.getfixturevalue(folder)}",
         "host.max_sequence_length=12",
         "host.num_masked_blocks=1",
-        *sizes,
+        *[f"host.transformer.{name}={value}" for name, value in sizes.items()],
         f"data.cache_dir={cache_dir}",
         "data.size=32",
         "data.num_frames=5",
