@@ -191,9 +191,9 @@ class FVD:
     def _interval(self, value: float) -> Interval:
         """Value +- 1.96 standard errors: repeats within a resample add to a Fréchet distance, so its percentiles lie
         too high, while its spread is right."""
-        sides = [np.stack(self._kept[side]) for side in ("video", "reference")]
-        pairs = zip(*(draws(len(side), self._resamples, seed) for seed, side in enumerate(sides)), strict=True)
-        distances = [frechet_distance_of_samples(*sides, *pair) for pair in pairs]
+        videos, references = (np.stack(self._kept[side]) for side in ("video", "reference"))
+        repeats = zip(draws(len(videos), self._resamples, 0), draws(len(references), self._resamples, 1), strict=True)
+        distances = [frechet_distance_of_samples(videos, references, *times) for times in repeats]
         half = NORMAL_QUANTILE * float(np.std(distances, ddof=1))
         return Interval(max(0.0, value - half), value + half)
 
