@@ -25,7 +25,7 @@ def random_model(folder: Path, seed: int = 0, chat_template: str | None = None) 
     """A language model in the public layout: bytes and a few pairs of them as tokens, one layer."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*alphabet, *(pair.replace(" ", "\u0120") for pair in PAIRS), "<end>"]
-    merges = [tuple(pair.replace(" ", "\u0120")) for pair in PAIRS]
+    merges = [(pair[0].replace(" ", "\u0120"), pair[1]) for pair in PAIRS]
     bpe = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

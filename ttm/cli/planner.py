@@ -58,6 +58,10 @@ def make_plan(arguments: argparse.Namespace) -> tuple[PromptPlan, dict[str, Any]
         return RulePlanner().plan(arguments.prompt), None
     if arguments.llm_model is None:
         raise CommandError("--llm-model is missing; expected which language model --planner llm asks.", EXIT_USAGE)
+    if arguments.llm_server is None:
+        from ttm.cli.progress import hush_libraries
+
+        hush_libraries()
     try:
         planner = LanguageModelPlanner(
             arguments.llm_model,
