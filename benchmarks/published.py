@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 SPLIT_COLUMNS = ("FVD", "CF", "ViCLIP-T", "ViCLIP-V", "AD", "Text", "Motion", "Quality")
 
+DIGITS = {"FVD": 2, "AD": 2, "Text": 1, "Motion": 1, "Quality": 1}
+"""Figures behind the point, as the papers print them; 3 in the other columns."""
+
 OURS = {
     "FVD": "FVD",
     "CF": "CF-all-pairs",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.published import OURS, TABLES, PublishedTable
+from benchmarks.published import DIGITS, OURS, TABLES, PublishedTable
 
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
@@ -158,7 +158,8 @@ def _methods(published: PublishedTable | None, split: str) -> list[str]:
 def _published_row(published: PublishedTable | None, method: str, split: str, columns: Sequence[str]) -> TableRow:
     assert published is not None
     values = [published.value(method, split, c) if c in published.columns else None for c in columns]
-    return TableRow(method, True, [Cell("–" if value is None else f"{value:g}") for value in values])
+    texts = ["–" if v is None else f"{v:.{DIGITS.get(c, 3)}f}" for c, v in zip(columns, values, strict=True)]
+    return TableRow(method, True, [Cell(text) for text in texts])
 
 
 def _figure(run: RunResults, name: str, split: str) -> dict[str, Any] | None:
@@ -178,7 +179,7 @@ def _best(column: str, runs: Sequence[RunResults], figures: Sequence[Mapping[str
     """The best value of the runs here; None where there is nothing to choose from."""
     values = [figure["value"] for figure in figures if figure is not None and figure["value"] is not None]
     better = _better(column, runs)
-    if len(values) < 2 or better == "neither":
+    if len(set(values)) < 2 or better == "neither":
         return None
     return float(max(values) if better == "higher" else min(values))
 

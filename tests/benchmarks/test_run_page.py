@@ -150,6 +150,7 @@ def test_the_papers_table_stands_beside_ours(run: Path) -> None:
     assert [section.title for section in table.sections] == ["single-object", "multi-object", "all samples"]
     single = {row.name: row for row in table.sections[0].rows}
     assert single["ConsistI2V"].published and single["ConsistI2V"].cells[0].text == "1206.61"
+    assert [cell.text for cell in single["DynamiCrafter"].cells[3:6]] == ["0.817", "8.94", "75.0"]
     assert not single["ttm-tiny"].published and single["ttm-tiny"].cells[1].text == "0.250"
     assert single["ttm-tiny"].cells[0].small == "N 2" and single["ttm-tiny"].cells[2].text == "–"
     everything = table.sections[2].rows
@@ -162,8 +163,8 @@ def test_the_best_of_the_runs_is_marked(tmp_path: Path) -> None:
     second.scores["metrics"][0]["figures"][""]["value"] = 0.99
     second.scores["metrics"][2]["figures"][""]["value"] = 0.99
     rows = main_table([first, second]).sections[-1].rows
-    assert [cell.best for cell in rows[0].cells] == [False, False, True, True]
-    assert [cell.best for cell in rows[1].cells] == [True, False, False, True], "AD has no direction; FVD is a draw"
+    assert [cell.best for cell in rows[0].cells] == [False, False, True, False]
+    assert [cell.best for cell in rows[1].cells] == [True, False, False, False], "AD has no direction; FVD is a draw"
     alone = main_table([first]).sections[-1].rows[0]
     assert not any(cell.best for cell in alone.cells)
 
