@@ -11,7 +11,8 @@ to.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,28 @@ import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """Masks of an image, and how well each of them fits each phrase.
+
+    Attributes:
+        masks: bool [M, H, W].
+        quality: float32 [M] in 0..1, how sure the segmentation is of each mask.
+        log_odds: float32 [M, L], log-probabilities.
+        least: the log-probability from which on a phrase counts as found.
+        counts: how many masks a phrase may have, None = any number; L of them.
+        seen: says what else was seen, for an error.
+    """
+
+    masks: NDArray[np.bool_]
+    quality: NDArray[np.float32]
+    log_odds: NDArray[np.floating[Any]]
+    least: float
+    counts: list[int | None]
+    seen: Callable[[], str]
+
 
 CROP_MARGIN = 0.15
 """Surroundings kept on each side of a mask, as a fraction of its longer side."""
@@ -189,7 +212,7 @@ def assign(
     from scipy.optimize import linear_sum_assignment
 
     worth = np.maximum(log_odds, _LEAST_LOG) + weight * quality[:, None]
-    covered = _covered(masks)
+    covered = covering(masks)
     # Two phrases may end up with a thing and a part of it. The better of the two keeps it, the other looks
     # again.
     barred = np.zeros(worth.shape, bool)
@@ -204,8 +227,41 @@ def assign(
         barred[covered[chosen[winner]], loser] = True
 
 
-def _covered(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[M, M]: whether two masks share more than half of the smaller one."""
+def with_companions(
+    chosen: Sequence[int],
+    log_odds: NDArray[np.floating[Any]],
+    masks: NDArray[np.bool_],
+    counts: Sequence[int | None],
+    least: float,
+) -> list[list[int]]:
+    """All the masks of each phrase: the chosen one, and for a plural the others that fit it and nothing better.
+
+    Args:
+        chosen: for each of L phrases the number of its mask, or -1.
+        log_odds: [M, L].
+        masks: bool [M, H, W].
+        counts: how many things each phrase means at most, None = any number.
+        least: the log-probability from which on a mask belongs to a plural.
+
+    Returns:
+        for each phrase its masks, the chosen one first, then by log-probability; none for -1.
+    """
+    covered = covering(masks)
+    members = [[mask] if mask >= 0 else [] for mask in chosen]
+    taken = {mask for mask in chosen if mask >= 0}
+    for number, count in enumerate(counts):
+        for mask in np.argsort(-log_odds[:, number], kind="stable"):
+            if not members[number] or (count is not None and len(members[number]) >= count):
+                break
+            own = log_odds[mask].argmax() == number and log_odds[mask, number] >= least
+            if own and not any(covered[mask, other] for other in taken):
+                members[number].append(int(mask))
+                taken.add(int(mask))
+    return members
+
+
+def covering(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """bool [M, M]: whether two of the masks bool [M, H, W] share more than half of the smaller one."""
     flat = rearrange(masks, "m h w -> m (h w)").astype(np.float32)
     area = flat.sum(axis=1)
     return flat @ flat.T > 0.5 * np.minimum(area[:, None], area[None])

@@ -67,7 +67,7 @@ def ids_at(sam2: nn.Module, image: NDArray[np.uint8], places: Sequence[Place]) -
     Raises:
         ValueError: nothing is seen at a place, or only what lies under another object.
     """
-    masks, quality = _masks_at(sam2, image, places)
+    masks, quality = masks_at(sam2, image, places)
     ids = np.zeros(image.shape[:2], np.uint8)
     for index in np.argsort(quality, kind="stable"):
         ids[masks[index]] = index + 1
@@ -78,9 +78,10 @@ def ids_at(sam2: nn.Module, image: NDArray[np.uint8], places: Sequence[Place]) -
     return ids
 
 
-def _masks_at(
+def masks_at(
     sam2: nn.Module, image: NDArray[np.uint8], places: Sequence[Place]
 ) -> tuple[list[NDArray[np.bool_]], list[float]]:
+    """For each place its mask [H, W], perhaps empty, and in 0..1 how sure SAM2 is of it; see :func:`ids_at`."""
     with hydra_left_as_found():
         from sam2.sam2_image_predictor import SAM2ImagePredictor
     with warnings.catch_warnings():  # it scripts its transforms, which newer torch calls deprecated

@@ -1,5 +1,8 @@
 """The segmenter: image and phrases to first-frame ids, first-frame ids to tracked ids.
 
+Two ways to ground a phrase, one interface: regions (SAM2 proposes masks, open_clip scores them) and boxes (Grounding
+DINO proposes boxes, SAM2 finds the mask in each; the way of Through-The-Mask).
+
 Letters: B masks, T frames, H W pixels, M candidate masks, L phrases and objects.
 """
 
@@ -7,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,11 +20,14 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from ttm.objects import MAX_OBJECTS, validate_ids
 from ttm.segmentation import grounding
 from ttm.segmentation.candidates import GENERATOR_DEFAULTS, Candidates, find_candidates
-from ttm.segmentation.places import Place, check_places, ids_at
+from ttm.segmentation.grounding import Grounded
+from ttm.segmentation.grounding_dino import Boxes, GroundingDino, how_many, public_detector
+from ttm.segmentation.places import Box, Place, check_places, ids_at, masks_at
 from ttm.segmentation.sam2_loading import build_sam2, hub_files, load_checkpoint, public_config
 from ttm.segmentation.tracking import track_ids
 
@@ -48,7 +55,12 @@ class PhraseNotFoundError(ValueError):
 
 
 class Segmenter(ModelMixin, ConfigMixin):
-    """SAM2 proposes masks, open_clip says which of them is which phrase, SAM2 follows them through a video.
+    """Finds objects by their phrases and follows them through a video: SAM2, with open_clip or Grounding DINO.
+
+    With ``clip_config``, SAM2 proposes masks and open_clip says which of them is which phrase; with ``detector``,
+    Grounding DINO proposes boxes for the phrases and SAM2 finds the mask in each. Either way each phrase gets one mask
+    by the best assignment of all, so that two phrases never share a thing. With a detector a plural gets several:
+    "two dogs" up to two, "dogs" all whose best phrase it is.
 
     A component of a diffusers pipeline: saves and loads in one folder, moves with ``.to``. Weights in 16 bit
     are widened to 32 for the time of a call: SAM2's tracker keeps bfloat16 memories, which no other 16 bit
@@ -64,33 +76,43 @@ class Segmenter(ModelMixin, ConfigMixin):
         phrase_template: how CLIP is asked, "{}" standing for the phrase.
         least_probability: of a phrase for its region; below it, the phrase counts as not found.
         quality_weight: of SAM2's predicted IoU against the log-probability when masks are chosen.
+        detector: in the place of ``clip_config`` and ``clip_preprocess``: the "model", "image_processor" and
+            "tokenizer" of a Grounding DINO, as plain values.
+        least_box_score: of a box for its phrase, in 0..1; below it, the phrase counts as not found.
 
     Raises:
-        ValueError: a config that names foreign classes, or unknown settings.
+        ValueError: both or neither of open_clip and Grounding DINO, a config that names foreign classes, or unknown
+            settings.
     """
 
     @register_to_config
     def __init__(
         self,
         sam2_config: dict[str, Any],
-        clip_config: dict[str, Any],
-        clip_preprocess: dict[str, list[float]],
+        clip_config: dict[str, Any] | None = None,
+        clip_preprocess: dict[str, list[float]] | None = None,
         mask_generator: dict[str, Any] | None = None,
         contrast_phrases: Sequence[str] = EVERYDAY_THINGS,
         background_phrases: Sequence[str] = BACKGROUNDS,
         phrase_template: str = "{}",
         least_probability: float = 0.05,
         quality_weight: float = 2.0,
+        detector: dict[str, Any] | None = None,
+        least_box_score: float = 0.3,
     ) -> None:
         super().__init__()
         if unknown := set(mask_generator or {}) - set(GENERATOR_DEFAULTS):
             raise ValueError(
                 f"mask_generator has the keys {sorted(unknown)}; expected some of {sorted(GENERATOR_DEFAULTS)}."
             )
-        if set(clip_preprocess) != {"mean", "std"}:
-            raise ValueError(f"clip_preprocess has the keys {sorted(clip_preprocess)}; expected 'mean' and 'std'.")
+        if (clip_config is None) == (detector is None):
+            raise ValueError("A segmenter grounds phrases in one way; expected either clip_config or detector.")
+        if clip_config is not None and set(clip_preprocess or {}) != {"mean", "std"}:
+            found = sorted(clip_preprocess or {})
+            raise ValueError(f"clip_preprocess has the keys {found}; expected 'mean' and 'std'.")
         self.sam2 = build_sam2(_plain(sam2_config))
-        self.clip = grounding.build_clip(_plain(clip_config))
+        self.clip = None if clip_config is None else grounding.build_clip(_plain(clip_config))
+        self.grounding_dino = None if detector is None else GroundingDino(_plain(detector))
 
     @classmethod
     def from_public(
@@ -98,6 +120,7 @@ class Segmenter(ModelMixin, ConfigMixin):
         sam2: str | tuple[str | Path | Mapping[str, Any], str | Path] = "facebook/sam2.1-hiera-tiny",
         clip_model: str = "ViT-B-32",
         clip_pretrained: str = "laion2b_s34b_b79k",
+        detector: str | Path | None = None,
         **settings: Any,
     ) -> Segmenter:
         """A segmenter with public weights.
@@ -108,6 +131,8 @@ class Segmenter(ModelMixin, ConfigMixin):
                 layout or a .safetensors file.
             clip_model: a name that open_clip knows.
             clip_pretrained: one of that model's tags, or a local checkpoint.
+            detector: in the place of open_clip a Grounding DINO: a Hub id ("IDEA-Research/grounding-dino-tiny") or a
+                folder in that layout.
             settings: other arguments of the class.
 
         Raises:
@@ -115,10 +140,16 @@ class Segmenter(ModelMixin, ConfigMixin):
         """
         config, checkpoint = hub_files(sam2) if isinstance(sam2, str) else sam2
         values = dict(config) if isinstance(config, Mapping) else public_config(config)
+        if detector is not None:
+            parts, weights = public_detector(detector)
+            segmenter = cls(values, detector=parts, **settings)
+            load_checkpoint(segmenter.sam2, checkpoint)
+            cast(GroundingDino, segmenter.grounding_dino).model.load_state_dict(weights.state_dict())
+            return segmenter
         clip_config, preprocess, clip = grounding.public_clip(clip_model, clip_pretrained)
         segmenter = cls(values, clip_config, preprocess, **{"phrase_template": "a photo of a {}", **settings})
         load_checkpoint(segmenter.sam2, checkpoint)
-        segmenter.clip.load_state_dict(clip.state_dict())
+        cast(nn.Module, segmenter.clip).load_state_dict(clip.state_dict())
         return segmenter
 
     def segment(self, image: NDArray[np.uint8] | Image.Image, phrases: Sequence[str]) -> NDArray[np.uint8]:
@@ -218,46 +249,85 @@ class Segmenter(ModelMixin, ConfigMixin):
                 cache.clear()  # SAM2's position encodings keep what they made on the device before a move
         stored = self.dtype
         try:
-            self.sam2.float(), self.clip.float()
+            for part in self.children():
+                part.float()
             yield
         finally:
-            self.sam2.to(stored), self.clip.to(stored)
+            for part in self.children():
+                part.to(stored)
 
     def _segment(self, image: NDArray[np.uint8], phrases: list[str]) -> NDArray[np.uint8]:
-        with self._computing():
-            found = find_candidates(self.sam2, image, _plain(self.config["mask_generator"] or {}))
-        contrast = [*self.config["contrast_phrases"], *self.config["background_phrases"]]
-        if not len(found.masks):
+        found = self._by_regions(image, phrases) if self.grounding_dino is None else self._by_boxes(image, phrases)
+        if not len(found.masks) and self.grounding_dino is None:
             raise PhraseNotFoundError(
                 f"No object at all was seen in the image, so not {_quoted(phrases)} either. {_ADVICE}",
                 phrases,
             )
-        regions, texts = self._embeddings(image, found, [*phrases, *contrast])
-        clip: Any = self.clip
-        scale = float(clip.logit_scale.exp())
-        log_odds = grounding.phrase_log_odds(regions, texts[: len(phrases)], texts[len(phrases) :], scale).cpu().numpy()
-        chosen = grounding.assign(log_odds, found.masks, found.quality, self.config["quality_weight"])
-        least = float(np.log(self.config["least_probability"]))
-        missing = [n for n, mask in enumerate(chosen) if mask < 0 or log_odds[mask, n] < least]
+        chosen = grounding.assign(found.log_odds, found.masks, found.quality, self.config["quality_weight"])
+        missing = [n for n, mask in enumerate(chosen) if mask < 0 or found.log_odds[mask, n] < found.least]
         if missing:
-            least_text = f"at least {self.config['least_probability']:g} is needed"
+            nothing = "no region is left for it" if len(found.masks) else "nothing like it"
             reasons = [
-                f"{phrases[n]!r} (" + ("no region is left for it" if chosen[n] < 0 else
-                f"probability {np.exp(log_odds[chosen[n], n]):.2g}; {least_text}") + ")"
+                f"{phrases[n]!r} (" + (nothing if chosen[n] < 0 else
+                f"probability {np.exp(found.log_odds[chosen[n], n]):.2g}; "
+                f"at least {np.exp(found.least):g} is needed") + ")"
                 for n in missing
             ]  # fmt: skip
-            seen = self._seen(regions, texts, [*phrases, *contrast], scale, found)
             raise PhraseNotFoundError(
-                f"No region of the image matches {', '.join(reasons)}. What was seen: {seen}. {_ADVICE}",
+                f"No region of the image matches {', '.join(reasons)}. What was seen: {found.seen()}. {_ADVICE}",
                 [phrases[n] for n in missing],
             )
+        members = grounding.with_companions(chosen, found.log_odds, found.masks, found.counts, found.least)
         ids = np.zeros(image.shape[:2], np.uint8)
-        surest_last = sorted(range(len(phrases)), key=lambda n: log_odds[chosen[n], n])
+        surest_last = sorted(range(len(phrases)), key=lambda n: found.log_odds[chosen[n], n])
         for n in surest_last:
-            ids[found.masks[chosen[n]]] = n + 1
+            ids[found.masks[members[n]].any(axis=0)] = n + 1
         if hidden := [phrases[n] for n in range(len(phrases)) if not (ids == n + 1).any()]:
             raise PhraseNotFoundError(f"{_quoted(hidden)} lies wholly under the other objects. {_ADVICE}", hidden)
         return ids
+
+    def _by_regions(self, image: NDArray[np.uint8], phrases: list[str]) -> Grounded:
+        with self._computing():
+            found = find_candidates(self.sam2, image, _plain(self.config["mask_generator"] or {}))
+        names = [*phrases, *self.config["contrast_phrases"], *self.config["background_phrases"]]
+        least = float(np.log(self.config["least_probability"]))
+        one_each: list[int | None] = [1] * len(phrases)
+        if not len(found.masks):
+            none = np.zeros((0, len(phrases)), np.float32)
+            return Grounded(found.masks, found.quality, none, least, one_each, lambda: "nothing")
+        regions, texts = self._embeddings(image, found, names)
+        clip: Any = self.clip
+        scale = float(clip.logit_scale.exp())
+        log_odds = grounding.phrase_log_odds(regions, texts[: len(phrases)], texts[len(phrases) :], scale).cpu().numpy()
+        seen = partial(self._seen, regions, texts, names, scale, found)
+        return Grounded(found.masks, found.quality, log_odds, least, one_each, seen)
+
+    def _by_boxes(self, image: NDArray[np.uint8], phrases: list[str]) -> Grounded:
+        detector, least = cast(GroundingDino, self.grounding_dino), float(self.config["least_box_score"])
+        with self._computing():
+            boxes = detector.detect(image, phrases, least)
+            masks, quality = masks_at(self.sam2, image, [Box(*corners) for corners in boxes.corners.tolist()])
+        kept = [n for n, mask in enumerate(masks) if mask.any()]
+        return Grounded(
+            np.stack([masks[n] for n in kept]) if kept else np.zeros((0, *image.shape[:2]), bool),
+            np.array([quality[n] for n in kept], np.float32),
+            np.log(np.maximum(boxes.scores[kept], 1e-6)),
+            float(np.log(least)),
+            [how_many(phrase) for phrase in phrases],
+            partial(self._seen_in_boxes, image, boxes, phrases),
+        )
+
+    def _seen_in_boxes(self, image: NDArray[np.uint8], boxes: Boxes, phrases: list[str]) -> str:
+        """The surest box of each phrase that has one, then of the things that may also be in a picture."""
+        things = list(self.config["contrast_phrases"])
+        told = boxes.told(phrases)
+        if things:
+            with self._computing():
+                others = cast(GroundingDino, self.grounding_dino).detect(
+                    image, things, float(self.config["least_box_score"])
+                )
+            told = {**told, **others.told(things), **told}
+        return "; ".join(list(told.values())[:5]) or "nothing that has a name here"
 
     def _embeddings(
         self, image: NDArray[np.uint8], found: Candidates, texts: list[str]
@@ -269,9 +339,10 @@ class Segmenter(ModelMixin, ConfigMixin):
         batches = [crops[n : n + _CROPS_AT_ONCE] for n in range(0, len(crops), _CROPS_AT_ONCE)]
         asked = [self.config["phrase_template"].format(text) for text in texts]
         length = self.config["clip_config"]["text_cfg"].get("context_length", 77)
+        clip = cast(nn.Module, self.clip)
         with self._computing():
-            regions = torch.cat([grounding.embed_crops(self.clip, batch, mean, std) for batch in batches])
-            return regions, grounding.embed_phrases(self.clip, asked, length)
+            regions = torch.cat([grounding.embed_crops(clip, batch, mean, std) for batch in batches])
+            return regions, grounding.embed_phrases(clip, asked, length)
 
     def _seen(
         self, regions: torch.Tensor, texts: torch.Tensor, names: list[str], scale: float, found: Candidates
