@@ -27,6 +27,9 @@ class Sam2Tracker:
 
     def __init__(self, network: Any) -> None:
         self._network = network
+        for module in network.modules():
+            if isinstance(cache := getattr(module, "cache", None), dict):
+                cache.clear()  # position encodings that were made where the network was before
 
     @torch.inference_mode()
     def track(self, frames: NDArray[np.uint8], first_ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
