@@ -1,0 +1,154 @@
+"""The recipe of ttm-tiny-unet at a rehearsal size: every step runs, resumes, and gives folders that diffusers opens."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from stages.settings import load_settings
+from tools.ttm_tiny_unet import encoded_scenes, train_controlnet, train_unet
+from tools.ttm_tiny_unet.__main__ import steps
+from tools.ttm_tiny_unet.train_autoencoder import new_autoencoder, round_trip, standardise_latents, to_pictures
+from tools.ttm_tiny_unet.train_text_encoder import Tagger, batch, caption, train_tokenizer
+from ttm.data.synthetic import SyntheticWorld
+from ttm.motion.mask_trajectory import PALETTE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder after every step but the stages, each with next to no training, and two encoded scenes."""
+    made = tmp_path_factory.mktemp("ttm-tiny-unet")
+    torch.manual_seed(0)
+    new_autoencoder().to(torch.float16).save_pretrained(made / "vae")
+    tagger = Tagger(train_tokenizer(made / "tokenizer", vocabulary=600, plans=100))
+    tagger.encoder.to(torch.float16).save_pretrained(made / "text_encoder")
+    vae = AutoencoderKL.from_pretrained(made / "vae", torch_dtype=torch.float32)
+    encoded_scenes.encode(vae, SyntheticWorld("train"), made / "scenes", 2)
+    for program, run in ((train_unet, "unet"), (train_controlnet, "controlnet")):
+        _start(program, made, run)
+    return made
+
+
+def _start(program: object, folder: Path, run: str) -> None:
+    arguments = ["--minutes", "1e-4", "--scenes", folder / "scenes", "--run", folder / "runs" / run, "--output", folder]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["program", *map(str, arguments)])
+        program.main()  # type: ignore[attr-defined]
+
+
+def test_every_step_is_a_command_that_its_program_accepts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, *arguments in steps(0.5).values():
+        if module.startswith("stages."):
+            assert load_settings(arguments).host.name == "ttm_tiny_unet"
+            continue
+        monkeypatch.setattr(sys, "argv", [module, *arguments, "--help"])
+        with pytest.raises(SystemExit) as stopped:
+            importlib.import_module(module).main()
+        assert stopped.value.code == 0
+        known = capsys.readouterr().out
+        assert all(flag in known for flag in arguments if flag.startswith("--")), f"{module} {arguments}"
+
+
+@torch.no_grad()
+def test_standardised_latents_have_unit_variance_and_change_no_picture() -> None:
+    torch.manual_seed(0)
+    vae = new_autoencoder().eval()
+    scene = SyntheticWorld("val")[0]
+    pictures = to_pictures(scene.frames[::4])
+    before = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
+    standardise_latents(vae, scenes=2)
+    latents = vae.encode(pictures).latent_dist.mode()
+    torch.testing.assert_close(vae.decode(latents).sample, before, rtol=1e-3, atol=1e-3)
+    assert latents.shape == (5, 16, 8, 8)
+    assert 0.2 < latents.std() < 5
+    assert round_trip(vae, scene.frames[:1]).shape == (1, 128, 128, 3)
+
+
+def test_captions() -> None:
+    assert caption(["cat"]) == "a cat"
+    assert caption(["red ball", "orange star", "astronaut"]) == "a red ball, an orange star and an astronaut"
+
+
+def test_tokenizer_knows_every_letter_and_pads_like_clip(folder: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    assert {path.name for path in (folder / "tokenizer").iterdir()} >= {"vocab.json", "merges.txt"}
+    text = "The Zyqwx-Ünïcode truck drives left!"
+    tokens = tokenizer(text, padding="max_length", truncation=True)["input_ids"]
+    assert len(tokens) == tokenizer.model_max_length == 40
+    assert tokens[0] == tokenizer.bos_token_id and tokens[-1] == tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in tokens[: tokens.index(tokenizer.eos_token_id)]
+    decoded = tokenizer.decode(tokens, skip_special_tokens=True)
+    assert "".join(decoded.split()) == "".join(text.lower().split())
+
+
+def test_tags_stand_only_where_a_causal_reader_can_know_them(folder: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokens, labels, ends, summaries = batch(np.random.default_rng(0), tokenizer, plans=6)
+    first_end = (tokens == tokenizer.eos_token_id).int().argmax(1)
+    assert (ends[:, 0] == first_end).all() and (ends[:, 1] >= first_end).all() and (ends < 40).all()
+    assert (labels[:, 0] == -100).all(), "the start token knows nothing"
+    motion, shape = labels[..., 1] != -100, labels[..., 4] != -100
+    assert motion.any() and (motion <= shape).all(), "the motion is told after the object's name"
+    assert (labels[3::4, :, 1] == -100).all() and (summaries[3::4, :, 1] == -100).all(), "a caption tells no motion"
+    assert (summaries[..., 4].amax(1) >= 0).all()
+
+
+def test_folders_open_with_diffusers_own_classes(folder: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    adapter = MotionAdapter.from_pretrained(folder / "motion_adapter")
+    controlnet = ControlNetModel.from_pretrained(folder / "controlnet")
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    latents, states = torch.randn(1, 16, 8, 8), text(torch.zeros(1, 40, dtype=torch.long)).last_hidden_state
+    with torch.no_grad():
+        down, middle = controlnet(latents, 10, states, torch.rand(1, 3, 128, 128), return_dict=False)
+        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        assert unet(latents, 10, states, **residuals).sample.shape == latents.shape
+        video = UNetMotionModel.from_unet2d(unet, adapter)
+        assert video(latents[:, :, None].expand(-1, -1, 3, -1, -1), 10, states.repeat(3, 1, 1)).sample.ndim == 5
+
+
+def test_a_second_start_finds_its_budget_spent_and_its_weights_again(folder: Path) -> None:
+    before = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    _start(train_unet, folder, "unet")
+    after = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_motion_shares_the_parameters_of_both_parts() -> None:
+    torch.manual_seed(0)
+    unet, adapter = UNet2DConditionModel(**train_unet.UNET_CONFIG), train_unet.new_adapter()
+    video = train_unet.with_motion(unet, adapter)
+    owned = {id(parameter) for module in (unet, adapter) for parameter in module.parameters()}
+    assert {id(parameter) for parameter in video.parameters()} == owned
+    latents, text = torch.randn(2, 16, 3, 8, 8), torch.randn(2, 40, 128)
+    with torch.no_grad():
+        moved = video(latents, 7, text.repeat_interleave(3, 0)).sample
+        still = torch.stack([unet(latents[:, :, t], 7, text).sample for t in range(3)], 2)
+    torch.testing.assert_close(moved, still, msg="new motion modules do nothing")
+
+
+def test_encoded_scenes_are_read_as_they_were_drawn(folder: Path) -> None:
+    scenes = encoded_scenes.load(folder / "scenes")
+    drawn = SyntheticWorld("train")[1]
+    assert len(scenes) == 2 and scenes.latents.shape == (2, 16, 17, 8, 8)
+    assert (scenes.ids[1].numpy() == drawn.ids[:: encoded_scenes.KEPT_IDS]).all()
+    assert scenes.prompts[1] == drawn.plan.prompt
+    share = (drawn.ids > 0).mean() * 255
+    assert abs(float(scenes.coverage[1].float().mean()) - share) < 1
+    with pytest.raises(ValueError, match="no encoded scenes"):
+        encoded_scenes.load(folder / "nowhere")
+
+
+def test_mask_pictures_are_the_palette() -> None:
+    ids = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8)
+    found = train_controlnet.mask_pictures(ids)
+    assert (found[0].movedim(0, -1) * 255 == torch.tensor(PALETTE[ids[0].numpy()].astype(np.float32))).all()
