@@ -43,10 +43,13 @@ def _start(program: object, folder: Path, run: str) -> None:
         program.main()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("go_on", [False, True])
 def test_every_step_is_a_command_that_its_program_accepts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    go_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module, *arguments in steps(0.5).values():
+    commands = steps(0.5, go_on)
+    assert ("text_encoder" in commands) != go_on, "what was trained on the text embeddings lives on them"
+    for module, *arguments in commands.values():
         if module.startswith("stages."):
             assert load_settings(arguments).host.name == "ttm_tiny_unet"
             continue

@@ -2,12 +2,14 @@
 
     python -m tools.ttm_tiny_unet                       # all of it; started again, it goes on where it stopped
     python -m tools.ttm_tiny_unet --only vae,unet       # some of it
+    python -m tools.ttm_tiny_unet --go-on               # from the embedded weights on, not from nothing
     python -m tools.ttm_tiny_unet --scale 0.1           # a tenth of the minutes each: a rehearsal
 
-Each step is a program of its own that resumes by itself; its budget of minutes counts over all its starts. A component
-is made from those before it: autoencoder, text encoder, encoded scenes, U-Net and motion adapter, ControlNet, then the
-two stages, which begin as the "pretrained text-to-video model" that U-Net and adapter are together. What the weights in
-the repository were trained on, and for how long, stands in ``ttm/pretrained/ttm-tiny-unet/README.md``.
+Each step is a program of its own that resumes by itself; its budget of minutes, for one quiet core, counts over all
+its starts. A component is made from those before it: autoencoder, text encoder, encoded scenes, U-Net and motion
+adapter, ControlNet, then the two stages, which begin as the "pretrained text-to-video model" that U-Net and adapter
+are together. What the weights in the repository were trained on, and for how long, stands in
+``ttm/pretrained/ttm-tiny-unet/README.md``.
 """
 
 from __future__ import annotations
@@ -20,40 +22,53 @@ EMBEDDED = "ttm/pretrained/ttm-tiny-unet"
 STAGE_SETTINGS = (
     "host=ttm_tiny_unet", f"host.init_from={EMBEDDED}", f"host.motion_adapter={EMBEDDED}", "batch_size=4",
     "optimizer.lr=7e-4", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
-    "optimizer.final_lr=0.05", "ema_decay=0.995", "stage.object_weight=3", "export_dtype=float16",
+    "optimizer.final_lr=0.05", "ema_decay=0.995", "data.encode_scenes=1024", "stage.object_weight=3",
+    "export_dtype=float16",
 )  # fmt: skip
-SCENES = 768
+SCENES = 2048
 
 
-def steps(scale: float) -> dict[str, list[str]]:
-    """Name of each step -> its command line; ``scale`` multiplies every step's minutes."""
+def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
+    """Name of each step -> its command line.
 
-    def minutes(count: float) -> tuple[str, str]:
-        return "--minutes", f"{count * scale:g}"
+    Args:
+        scale: multiplies every step's minutes.
+        go_on: start from the embedded weights. Their latents and text embeddings stay as they are, since all else
+            lives on them: of the autoencoder only the decoder is trained.
+    """
+    runs = "runs/ttm-tiny-unet/more" if go_on else "runs/ttm-tiny-unet"
+
+    def part(module: str, folder: str, count: float, *start: str) -> list[str]:
+        own = ["--minutes", f"{count * scale:g}", "--run", f"{runs}/{folder}"]
+        return [f"tools.ttm_tiny_unet.{module}", *own, *(start if go_on else ())]
 
     def stage(name: str, folder: str, count: float, max_steps: int) -> list[str]:
         own = [f"stage={name}", f"output_dir={folder}", f"max_steps={max_steps}"]
         return ["stages.train", *STAGE_SETTINGS, *own, f"time_limit_minutes={count * scale:g}"]
 
-    first, second = "runs/ttm-tiny-unet/stage_1", "runs/ttm-tiny-unet/stage_2"
-    return {
-        "vae": ["tools.ttm_tiny_unet.train_autoencoder", *minutes(60)],
-        "text_encoder": ["tools.ttm_tiny_unet.train_text_encoder", *minutes(5)],
+    first, second = f"{runs}/stage_1", f"{runs}/stage_2"
+    commands = {
+        "vae": part("train_autoencoder", "vae", 60, "--decoder-of", f"{EMBEDDED}/vae"),
+        "text_encoder": part("train_text_encoder", "text_encoder", 6),
         "scenes": ["tools.ttm_tiny_unet.encoded_scenes", "--scenes", f"{max(32, round(SCENES * scale))}"],
-        "unet": ["tools.ttm_tiny_unet.train_unet", *minutes(60)],
-        "controlnet": ["tools.ttm_tiny_unet.train_controlnet", *minutes(15)],
+        "unet": part("train_unet", "unet", 120, "--start", EMBEDDED),
+        "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
         "stage_1": stage("image_to_motion", first, 40, 4000),
         "stage_2": stage("motion_to_video", second, 60, 6000),
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
+    if go_on:
+        del commands["text_encoder"]
+    return commands
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="names of steps, separated by commas")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every step's minutes")
+    parser.add_argument("--go-on", action="store_true", help="start from the embedded weights, not from nothing")
     arguments = parser.parse_args()
-    commands = steps(arguments.scale)
+    commands = steps(arguments.scale, arguments.go_on)
     wanted = arguments.only.split(",") if arguments.only else list(commands)
     if unknown := set(wanted) - set(commands):
         parser.error(f"there is no step {sorted(unknown)}; expected some of {list(commands)}")

@@ -1,7 +1,9 @@
 """Train the image autoencoder of ttm-tiny-unet on frames of synthetic clips, their palette frames and photographs.
 
-    python -m tools.ttm_tiny_unet.train_autoencoder --minutes 25
+    python -m tools.ttm_tiny_unet.train_autoencoder --minutes 60
+    python -m tools.ttm_tiny_unet.train_autoencoder --decoder-of ttm/pretrained/ttm-tiny-unet/vae --run runs/decoder
 
+The second form goes on with the decoder alone: the latents, and what was trained on them, stay as they are.
 It is diffusers' ``AutoencoderKL`` as Stable Diffusion has it, with one level more: 16 x in space, 16 latent channels,
 so that a frame of 128 x 128 is 8 x 8 places and a clip of 17 frames 1,088. It has no attention, so it trains on crops
 of 64 pixels. A frame of a mask trajectory in the palette's colours passes through it as any other picture.
@@ -51,6 +53,14 @@ def new_autoencoder() -> AutoencoderKL:
             if enlarged:
                 module.weight.data[:, :, 1, 1] += torch.eye(len(module.weight))
     vae.quant_conv.bias.data[vae.config.latent_channels :] = -6.0  # the logarithm of the latents' variance
+    return vae
+
+
+def with_fixed_latents(folder: Path) -> AutoencoderKL:
+    """A trained autoencoder, fp32, of which only the decoder learns."""
+    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).train()
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
     return vae
 
 
@@ -113,17 +123,18 @@ def standardise_latents(vae: AutoencoderKL, scenes: int = 32) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny-unet/vae"))
     parser.add_argument("--output", type=Path, default=Path("ttm/pretrained/ttm-tiny-unet/vae"))
+    parser.add_argument("--decoder-of", type=Path, help="go on from these weights, and train their decoder alone")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     torch.manual_seed(arguments.seed)
     torch.set_flush_denormal(True)
-    vae = new_autoencoder()
-    print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
+    vae = new_autoencoder() if arguments.decoder_of is None else with_fixed_latents(arguments.decoder_of)
+    print(f"{sum(p.numel() for p in vae.parameters() if p.requires_grad) / 1e6:.2f} M trained parameters", flush=True)
     source = CropSource(SyntheticWorld("train"), pool_size=300, seed=arguments.seed)
     for _ in range(40):
         source.renew()
@@ -146,7 +157,8 @@ def main() -> None:
         vae, loss_at, arguments.run,
         minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
     )  # fmt: skip
-    standardise_latents(vae)
+    if arguments.decoder_of is None:
+        standardise_latents(vae)
     vae.to(torch.float16).save_pretrained(arguments.output)
 
 

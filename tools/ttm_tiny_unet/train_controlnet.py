@@ -1,6 +1,6 @@
 """Train the ControlNet of ttm-tiny-unet: a frame of the mask trajectory, in the palette's colours, shapes the picture.
 
-    python -m tools.ttm_tiny_unet.train_controlnet --minutes 8
+    python -m tools.ttm_tiny_unet.train_controlnet --minutes 15
 
 It is diffusers' ``ControlNetModel``, begun from the U-Net, which stays as it is. The k-th object of the text has the
 palette's k-th colour, as everywhere in the library.
@@ -31,10 +31,11 @@ def mask_pictures(ids: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--scenes", type=Path, default=Path("runs/ttm-tiny-unet/scenes"))
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny-unet/controlnet"))
     parser.add_argument("--output", type=Path, default=EMBEDDED)
+    parser.add_argument("--start", type=Path, help="go on from this folder's controlnet")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -44,8 +45,11 @@ def main() -> None:
     source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
     unet = UNet2DConditionModel.from_pretrained(arguments.output / "unet", torch_dtype=torch.float32)
     unet.requires_grad_(False)
-    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONDITION_CHANNELS)
-    controlnet.requires_grad_(True)
+    if arguments.start is None:
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONDITION_CHANNELS)
+    else:
+        controlnet = ControlNetModel.from_pretrained(arguments.start / "controlnet", torch_dtype=torch.float32)
+    controlnet.train().requires_grad_(True)
     print(f"{sum(p.numel() for p in controlnet.parameters()) / 1e6:.2f} M parameters", flush=True)
     errors = {"with": 1.0}
 

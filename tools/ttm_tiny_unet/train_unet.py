@@ -1,6 +1,7 @@
 """Train the U-Net and the motion adapter of ttm-tiny-unet together, on encoded pictures and clips.
 
-    python -m tools.ttm_tiny_unet.train_unet --minutes 28
+    python -m tools.ttm_tiny_unet.train_unet --minutes 60
+    python -m tools.ttm_tiny_unet.train_unet --minutes 60 --start ttm/pretrained/ttm-tiny-unet --run runs/unet_more
 
 The U-Net is diffusers' ``UNet2DConditionModel`` as Stable Diffusion 1.x has it, with two levels (8 x 8 and 4 x 4
 places); the motion modules are AnimateDiff's. Pictures train the U-Net alone, so that it draws without them; clips
@@ -39,6 +40,17 @@ TEXT_DROPOUT = 0.1
 PICTURES_ONLY = 0.4
 _SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
 _SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
+
+
+def new_parts() -> tuple[UNet2DConditionModel, MotionAdapter]:
+    """A U-Net at random, and a motion adapter that does nothing yet."""
+    return UNet2DConditionModel(**UNET_CONFIG), new_adapter()
+
+
+def trained_parts(folder: Path) -> tuple[UNet2DConditionModel, MotionAdapter]:
+    """The U-Net and the motion adapter of a folder, fp32, to go on with."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    return unet.train(), MotionAdapter.from_pretrained(folder / "motion_adapter", torch_dtype=torch.float32).train()
 
 
 def new_adapter() -> MotionAdapter:
@@ -136,10 +148,11 @@ def noisy_scenes(folder: Path, pipeline: Path, seed: int) -> NoisyScenes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=28)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--scenes", type=Path, default=Path("runs/ttm-tiny-unet/scenes"))
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny-unet/unet"))
     parser.add_argument("--output", type=Path, default=EMBEDDED)
+    parser.add_argument("--start", type=Path, help="go on from this folder's unet and motion_adapter")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -147,14 +160,15 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     torch.set_flush_denormal(True)
     source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
-    unet, adapter = UNet2DConditionModel(**UNET_CONFIG), new_adapter()
+    unet, adapter = new_parts() if arguments.start is None else trained_parts(arguments.start)
+    pictures_only = PICTURES_ONLY if arguments.start is None else 0.0
     video = with_motion(unet, adapter)
     sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (unet, adapter)]
     print(f"{sizes[0]:.2f} M and {sizes[1]:.2f} M parameters, {len(source.scenes)} scenes", flush=True)
     errors = {"pictures": 1.0, "clips": 1.0}
 
     def loss_at(step: int, fraction: float) -> Tensor:
-        of_pictures = fraction < PICTURES_ONLY or step % 3 == 0
+        of_pictures = fraction < pictures_only or step % 3 == 0
         if of_pictures:
             index, _, latents, weights = source.pictures(24)
         else:
