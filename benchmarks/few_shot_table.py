@@ -27,9 +27,14 @@ def spread(rows: Sequence[Row], variant: str, figure: str) -> tuple[float, float
         if row["variant"] == variant and row[figure] is not None:
             parts.setdefault((row["pattern"], row["seed"]), []).append(row[figure])
     means = [statistics.fmean(values) for values in parts.values()]
-    if not means:
-        return float("nan"), float("nan"), 0
-    return statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else 0.0, len(means)
+    return (*spread_of(means), len(means))
+
+
+def spread_of(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation; NaN of nothing, and no deviation of one."""
+    if not values:
+        return float("nan"), float("nan")
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def orders(rows: Sequence[Row]) -> list[str]:

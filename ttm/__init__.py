@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ttm.motion.keyframes import Keyframes
     from ttm.motion.mask_trajectory import MaskTrajectory
     from ttm.objects import ObjectPrompt, PromptPlan
+    from ttm.pipelines.few_shot import FewShotPipeline
     from ttm.pipelines.image_to_motion import ImageToMotionPipeline
     from ttm.pipelines.image_to_video import Pipeline
     from ttm.pipelines.motion_to_video import MotionToVideoPipeline
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "FewShotPipeline": "ttm.pipelines.few_shot",
     "ImageToMotionPipeline": "ttm.pipelines.image_to_motion",
     "Keyframes": "ttm.motion.keyframes",
     "LanguageModelPlanner": "ttm.prompt_planner",
@@ -39,6 +41,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FewShotPipeline",
     "ImageToMotionPipeline",
     "Keyframes",
     "LanguageModelPlanner",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import few_shot_drift
 from benchmarks.few_shot import main
 from benchmarks.few_shot_table import ABLATIONS, FIGURES, orders, spread, write_table
 from ttm.data.motion_patterns import PATTERNS
@@ -51,6 +52,22 @@ def test_a_pattern_is_seen_when_asked_for_and_stays_in_the_picture(pattern: str)
     area = (scene.ids > 0).sum(axis=(1, 2))
     assert area.min() > 0.5 * area.max()
     assert np.abs(scene.objects[0].path - scene.objects[0].path[0]).max() > 6
+
+
+def test_drift_is_measured_against_the_first_frame() -> None:
+    ids = np.zeros((5, 8, 8), np.uint8)
+    ids[np.arange(5), 2, np.arange(5)] = 1
+    long = few_shot_drift.there_and_back(ids, 13)
+    assert long.argmax(axis=2)[:, 2].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4]
+    frames = np.full((13, 8, 8, 3), 40, np.uint8)
+    frames[long > 0] = (200, 30, 30)
+    assert np.allclose(few_shot_drift.colour_distance(frames, long), 0)
+    frames[6][long[6] > 0] = (30, 30, 200)
+    assert np.argmax(few_shot_drift.colour_distance(frames, long)) == 6
+    assert few_shot_drift.likeness(np.array([[2.0, 0], [0, 1], [1, 1]])) == pytest.approx([1, 0, 0.5**0.5])
+    rows = [{"way": way, "cosine-tiny": [1.0] * 13, "colour": [0.0] * 13} for way in few_shot_drift.WAYS]
+    assert "| cosine-tiny | as it is | 1.000 ± 0.000 |" in few_shot_drift.summary(rows)
+    assert few_shot_drift.plot(rows).count("<polyline") == 3
 
 
 def test_the_program_writes_rows_and_a_table_and_goes_on(

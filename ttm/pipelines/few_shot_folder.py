@@ -114,12 +114,14 @@ def open_few_shot(
             f"{folder} was not trained on {(base or record.base).pipeline}: its U-Net's {name} is"
             f" {record.sizes.get(name)}; expected {sizes[name]}."
         )
-    if record.lora_rank is not None:
+    if record.lora_rank is None:
+        load_trained(unet, weights, folder)
+    else:
         unet.float()  # what was learnt is small beside the weights that it is added to
         add_lora(unet, record.lora_rank)
-    load_trained(unet, weights, folder)
-    merge_lora(unet)
-    unet.to(dtype)
+        load_trained(unet, weights, folder)
+        merge_lora(unet)
+        unet.to(dtype)
     components["scheduler"] = DDIMScheduler(**{**STABLE_DIFFUSION_NOISE, **record.noise})
     return {**components, **record.settings, **settings}
 
