@@ -28,7 +28,9 @@ def test_gif_holds_every_frame_at_its_pace() -> None:
         np.testing.assert_allclose(np.asarray(picture.convert("RGB")).astype(int), frames[t], atol=8)
 
 
-@pytest.mark.parametrize("stage", ["image_to_motion", "motion_to_video"])
+@pytest.mark.parametrize(
+    ("stage", "host"), [("image_to_motion", "wan"), ("motion_to_video", "wan"), ("motion_to_video", "unet")]
+)
 def test_a_run_shows_numbers_and_videos_in_tensorboard(settings: Build, stage: str) -> None:
     made = settings(
         f"stage={stage}", "tracker=tensorboard", "max_steps=2", "sample_every=2", "sample_scenes=2", "sample_steps=1"

@@ -55,7 +55,7 @@ def test_training_learns_and_exports_its_average(settings: Build, stage: str, ho
     # The U-Net sees one noise level: the error of v differs more between levels than training changes it.
     steps, *others = {
         "wan": (40, "optimizer.lr=3e-2"),
-        "unet": (20, "optimizer.lr=1e-2", "objective.sampling=logit_normal", "objective.mean=-1", "objective.std=0.01"),
+        "unet": (14, "optimizer.lr=1e-2", "objective.sampling=logit_normal", "objective.mean=-1", "objective.std=0.01"),
     }[host]
     made = settings(f"stage={stage}", f"max_steps={steps}", "stage.object_weight=2", *others)
     finished = run(made)
@@ -72,8 +72,7 @@ def test_training_learns_and_exports_its_average(settings: Build, stage: str, ho
     assert scheduler["_class_name"] == kind and scheduler.get("prediction_type", "v_prediction") == "v_prediction"
 
 
-@BOTH_HOSTS
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "host"), [*((stage, "wan") for stage in STAGES), (STAGES[1], "unet")])
 def test_resumed_equals_uninterrupted(
     settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
