@@ -101,7 +101,6 @@ def test_a_failure_that_stays_is_one_error(failure: Any, message: str) -> None:
 def test_a_server_that_hangs_is_given_up() -> None:
     with serving(HANG) as server, pytest.raises(NoPlanError, match=r"did not answer within 0\.2 s \(2 tries\)"):
         asking(server, timeout=0.2, retries=1).plan(SENTENCE)
-    assert len(server.requests) == 2
 
 
 def test_nobody_there() -> None:
