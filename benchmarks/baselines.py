@@ -58,6 +58,7 @@ class Baseline:
         arguments: others of every call.
         parts: components that come from elsewhere than the public weights, by name; other weights, which the user
             names, hold them all.
+        optional: components that a folder may lack.
         note: what a reader of the report must know.
     """
 
@@ -71,6 +72,7 @@ class Baseline:
     frames: str = "num_frames"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -133,6 +135,7 @@ BASELINES: dict[str, Baseline] = {
         image=None,
         frames="video_length",
         arguments={"output_type": "np"},
+        optional=("safety_checker", "feature_extractor"),
         note="text alone: it takes no image",
     ),
 }
@@ -213,6 +216,8 @@ def load_baseline(
     try:
         own_parts = baseline.parts if weights == baseline.weights else {}
         parts = {name: part.load(dtype) for name, part in own_parts.items()}
+        if Path(weights).is_dir():
+            parts |= {name: None for name in baseline.optional if not (Path(weights) / name).is_dir()}
         kind = getattr(diffusers, baseline.pipeline)
         pipe = kind.from_pretrained(weights, torch_dtype=getattr(torch, dtype), **parts)
     except (OSError, ValueError) as error:

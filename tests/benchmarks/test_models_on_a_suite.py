@@ -12,15 +12,28 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    AnimateDiffSparseControlNetPipeline,
+    AutoencoderKL,
     AutoencoderKLTemporalDecoder,
+    DDIMScheduler,
     EulerDiscreteScheduler,
+    MotionAdapter,
+    SparseControlNetModel,
     StableVideoDiffusionPipeline,
+    TextToVideoZeroPipeline,
+    UNet2DConditionModel,
     UNetSpatioTemporalConditionModel,
     WanImageToVideoPipeline,
     WanTransformer3DModel,
 )
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+)
 
 from benchmarks.baselines import BASELINES, DiffusersBaseline, find_baseline, load_baseline
 from benchmarks.generators import OwnPipeline
@@ -128,6 +141,46 @@ def test_wan_image_to_video(tmp_path: Path, make_pipeline: Callable[..., Any], s
     found = find_baseline(f"wan-i2v:{tmp_path / 'wan'}")
     assert found is not None
     check(load_baseline(*found, SMALL), sample, 16.0)
+
+
+def test_animatediff_with_sparsectrl(
+    tmp_path: Path, save_stable_diffusion: Callable[..., Path], sample: Sample
+) -> None:
+    parts = _stable_diffusion(save_stable_diffusion(tmp_path / "sd"))
+    adapter = MotionAdapter.from_pretrained(tmp_path / "sd" / "motion_adapter")
+    controlnet = SparseControlNetModel(
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        motion_num_attention_heads=2,
+    )
+    pipe = AnimateDiffSparseControlNetPipeline(**parts, motion_adapter=adapter, controlnet=controlnet)
+    pipe.save_pretrained(tmp_path / "animatediff")
+    found = find_baseline(f"animatediff-sparsectrl:{tmp_path / 'animatediff'}")
+    assert found is not None
+    check(load_baseline(*found, SMALL), sample, 8.0)
+
+
+def test_text_to_video_zero(tmp_path: Path, save_stable_diffusion: Callable[..., Path], sample: Sample) -> None:
+    parts = _stable_diffusion(save_stable_diffusion(tmp_path / "sd"))
+    pipe = TextToVideoZeroPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipe.save_pretrained(tmp_path / "zero")
+    found = find_baseline(f"text2video-zero:{tmp_path / 'zero'}")
+    assert found is not None
+    check(load_baseline(*found, SMALL | {"num_inference_steps": None}), sample, 4.0)
+
+
+def _stable_diffusion(folder: Path) -> dict[str, Any]:
+    return {
+        "vae": AutoencoderKL.from_pretrained(folder / "vae"),
+        "text_encoder": CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        "tokenizer": PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
+        "unet": UNet2DConditionModel.from_pretrained(folder / "unet"),
+        "scheduler": DDIMScheduler(),
+    }
 
 
 def test_every_baseline_names_a_pipeline_of_diffusers_and_its_arguments() -> None:
