@@ -7,6 +7,7 @@ can have, stand in :mod:`benchmarks.motion_scores`. A sample that failed is in n
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.motion_scores import MOTION_METRICS, motion_scores
+from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.sample_run import REFERENCE, TRAJECTORY, VIDEO, SampleRun
 from ttm.evaluation.inputs import Item
 from ttm.metrics.bootstrap import interval_of_mean
@@ -100,7 +102,9 @@ def _video_scores(
     if not members[ALL]:
         return [], {"everything": "no sample has a video"}
     built, not_measured = _build(_names(members[ALL], settings), settings, cache)
-    scores = score_videos(members[ALL], list(built.values()))
+    if not built:
+        return [], not_measured
+    scores = score_videos(members[ALL], list(built.values()), on_video=_Told(len(members[ALL])))
     for row in scores.rows:
         rows[row.name]["values"] |= row.values
         rows[row.name]["problems"] |= row.problems
@@ -115,6 +119,21 @@ def _video_scores(
                 entry["figures"][split] = _numbers(of_split)
         entries.append(entry)
     return entries, not_measured
+
+
+class _Told:
+    """Says how far the scoring is, ten times in all."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._done = count, 0
+        self._clock, self._last = TimeLeft({"videos": count}, {"videos": 1}), time.perf_counter()
+
+    def __call__(self, name: str) -> None:
+        now = time.perf_counter()
+        self._clock.done("videos", now - self._last)
+        self._done, self._last = self._done + 1, now
+        if self._done % max(1, self._count // 10) == 0:
+            print(f"scored {self._done}/{self._count}, {format_seconds(self._clock.seconds())} left", flush=True)
 
 
 def _names(items: Sequence[Item], settings: ScoreSettings) -> list[str]:

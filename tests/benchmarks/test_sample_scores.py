@@ -87,10 +87,13 @@ def run(tmp_path: Path) -> SampleRun:
     return made
 
 
-def test_a_metric_of_the_set_is_measured_for_each_split(tmp_path: Path, run: SampleRun) -> None:
+def test_a_metric_of_the_set_is_measured_for_each_split(
+    tmp_path: Path, run: SampleRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.jit.script(ScriptedI3D()).save(str(tmp_path / "i3d_torchscript.pt"))
     weights = {"i3d": str(tmp_path / "i3d_torchscript.pt")}
     scores = score_run(run, ScoreSettings(("fvd",), weights=weights), tmp_path / "features")
+    assert "scored 6/6, 0 s left" in capsys.readouterr().out
     (metric,) = scores["metrics"]
     assert list(metric["figures"]) == ["", "single", "multi"] and metric["categories"] == {}
     assert [figure["count"] for figure in metric["figures"].values()] == [6, 3, 3]

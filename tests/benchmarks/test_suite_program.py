@@ -55,7 +55,8 @@ def test_three_parts_report_what_one_reports(
 ) -> None:
     """Three jobs of one process, as hydra's launchers run them; and the whole in this process."""
     words = [f"suite={suite}", f"videos={tmp_path / 'their videos'}", "score.metrics=[]"]
-    parts = program("-m", *words, f"output={tmp_path / 'parts'}", "shard=2/3,0/3,1/3")
+    notes = f"hydra.sweep.dir={tmp_path / 'notes'}"
+    parts = program("-m", *words, f"output={tmp_path / 'parts'}", "shard=2/3,0/3,1/3", notes)
     assert parts.returncode == 0, parts.stderr[-3000:]
     assert "samples are missing yet" in parts.stdout and parts.stdout.count("FAILED") == 1
     monkeypatch.chdir(tmp_path)
