@@ -17,7 +17,7 @@ def test_defaults_and_groups_compose() -> None:
     assert settings.output_dir == "runs/motion_to_video-ttm_tiny"
 
 
-@pytest.mark.parametrize("group", ["stage", "host", "motion", "data", "memory"])
+@pytest.mark.parametrize("group", ["stage", "host", "objective", "motion", "data", "memory"])
 def test_every_file_of_a_group_composes(group: str) -> None:
     options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
     assert options
@@ -25,6 +25,15 @@ def test_every_file_of_a_group_composes(group: str) -> None:
         beside = {"stage=few_shot": ["data=clips"], "data=clips": ["stage=few_shot"]}  # neither goes without the other
         settings = load_settings([f"{group}={option}", *beside.get(f"{group}={option}", [])])
         assert getattr(settings, group).name == option
+
+
+def test_a_host_brings_its_objective_and_the_command_line_has_the_last_word() -> None:
+    assert load_settings([]).objective.name == "flow_matching"
+    assert load_settings(["host=ttm_tiny_unet"]).objective.name == "v_prediction"
+    public = load_settings(["host=animatediff_sd15"])
+    assert (public.objective.beta_schedule, public.host.num_masked_blocks) == ("linear", 6)
+    chosen = load_settings(["host=animatediff_sd15", "objective=epsilon", "objective.beta_schedule=scaled_linear"])
+    assert (chosen.objective.name, chosen.objective.beta_schedule) == ("epsilon", "scaled_linear")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,9 @@ def test_every_file_of_a_group_composes(group: str) -> None:
         ("optimizer.lr=-1", "expected a positive number"),
         ("data.num_objects=[3,1]", "expected"),
         ("ema_decay=1", "expected"),
+        ("objective=v_predict", "did you mean 'v_prediction'"),
+        ("objective.name=score", "expected one of flow_matching, v_prediction, epsilon"),
+        ("objective.beta_end=0.0001", "expected 0 < beta_start < beta_end < 1"),
     ],
 )
 def test_mistakes_are_named_with_the_remedy(override: str, said: str) -> None:
