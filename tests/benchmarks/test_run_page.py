@@ -185,6 +185,10 @@ def test_the_markdown_says_the_same(run: Path) -> None:
     for first, second in zip(lines, lines[1:], strict=False):
         if "---" in second:
             assert len(re.findall(r"(?<!\\)\|", first)) == second.count("|")
+    every = text.splitlines()
+    for before, line in zip(every, every[1:], strict=False):
+        starts = line.startswith(("#", "**")) or (line.startswith("|") and not before.startswith("|"))
+        assert not starts or before == "", f"{line!r} needs a blank line before it"
     assert "| ConsistI2V (published) | 1206.61 | 0.951 |" in text
     assert r"The \<script\>alert(1)\</script\> ball \| rolls." in text
     assert "(samples/H%C3%BCndin%20%E7%8A%AC/video.mp4)" in text and "Failed: 1 of 4" in text
