@@ -181,7 +181,7 @@ def test_what_was_trained_opens_on_its_base(base: Path, tmp_path: Path, lora: An
     for value in weights.values():
         torch.nn.init.normal_(value, std=0.3)
     switches = {"first_frame_attention": True, "mask_cross_attention": True}
-    write_few_shot(tmp_path, weights, FewShotRecord(Base(str(base)), switches, sizes, lora, SETTINGS))
+    write_few_shot(tmp_path, weights, FewShotRecord(Base(str(base)), switches, sizes, lora, settings=SETTINGS))
 
     opened = FewShotPipeline.from_pretrained(tmp_path)
     opened.set_progress_bar_config(disable=True)
