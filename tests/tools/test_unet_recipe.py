@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DCondi
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stages.settings import load_settings
-from tools.ttm_tiny_unet import encoded_scenes, train_controlnet, train_unet
+from tools.ttm_tiny_unet import encoded_scenes, measure, train_controlnet, train_unet
 from tools.ttm_tiny_unet.__main__ import steps
 from tools.ttm_tiny_unet.train_autoencoder import new_autoencoder, round_trip, standardise_latents, to_pictures
 from tools.ttm_tiny_unet.train_text_encoder import Tagger, batch, caption, train_tokenizer
@@ -155,3 +155,10 @@ def test_mask_pictures_are_the_palette() -> None:
     ids = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8)
     found = train_controlnet.mask_pictures(ids)
     assert (found[0].movedim(0, -1) * 255 == torch.tensor(PALETTE[ids[0].numpy()].astype(np.float32))).all()
+
+
+def test_an_untrained_model_errs_by_about_one(folder: Path) -> None:
+    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+    errors = measure.noise_errors(folder, source, batches=1)
+    assert set(errors) == {"nothing", "caption", "caption and masks", "clips"}
+    assert all(0.7 < value < 1.5 for value in errors.values()), errors

@@ -53,6 +53,7 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "scenes": ["tools.ttm_tiny_unet.encoded_scenes", "--scenes", f"{max(32, round(SCENES * scale))}"],
         "unet": part("train_unet", "unet", 120, "--start", EMBEDDED),
         "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
+        "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
         "stage_1": stage("image_to_motion", first, 40, 4000),
         "stage_2": stage("motion_to_video", second, 60, 6000),
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],

@@ -1,7 +1,9 @@
 """Put the trained components of ttm-tiny-unet together into a pipeline folder.
 
+    python -m tools.ttm_tiny_unet.assemble --image-model
     python -m tools.ttm_tiny_unet.assemble --stage-1 runs/A --stage-2 runs/B
 
+The first form makes the folder one of Stable Diffusion with ControlNet, which is all that the few-shot variant needs.
 The folder is in Stable Diffusion's layout already (vae, tokenizer, text_encoder, unet; motion_adapter and controlnet
 beside them); this adds the two stages' U-Nets, their schedulers and the pipeline's index, and checks the size.
 The segmenter is ttm-tiny's.
@@ -10,14 +12,22 @@ The segmenter is ttm-tiny's.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
 
 from tools.ttm_tiny_unet.train_unet import EMBEDDED, load_text
 from ttm.models.unet_motion import MaskedUNetMotionModel
+from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE
 from ttm.pipelines.image_to_video import Pipeline
 
 LIMIT_MB = 18.0
@@ -55,6 +65,32 @@ def assemble(output: Path, stage_1: Path | None = None, stage_2: Path | None = N
     return pipe
 
 
+def assemble_image_model(output: Path) -> None:
+    """Write the index of Stable Diffusion with ControlNet, and its scheduler, beside the components.
+
+    Raises:
+        ValueError: the weights of the folder take more than ``LIMIT_MB``.
+    """
+    tokenizer, text_encoder = load_text(output)
+    pipe = StableDiffusionControlNetPipeline(
+        vae=AutoencoderKL.from_pretrained(output / "vae"),
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        unet=UNet2DConditionModel.from_pretrained(output / "unet"),
+        controlnet=ControlNetModel.from_pretrained(output / "controlnet"),
+        scheduler=DDIMScheduler(**STABLE_DIFFUSION_NOISE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_config(output)
+    pipe.scheduler.save_pretrained(output / "scheduler")
+    # transformers computes in the dtype that stands here, diffusers in float32: let both do the same.
+    config = output / "text_encoder/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+    check_size(output)
+
+
 def _stage(run: Path | None, output: Path, prefix: str) -> dict[str, Any]:
     """A stage's U-Net and scheduler, by their names in the pipeline."""
     folder, inside = (output, prefix) if run is None else (run, "")
@@ -81,8 +117,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=EMBEDDED)
     parser.add_argument("--stage-1", type=Path, help="a training's output folder; default: what the folder holds")
     parser.add_argument("--stage-2", type=Path, help="likewise")
+    parser.add_argument("--image-model", action="store_true", help="without the stages")
     arguments = parser.parse_args()
-    assemble(arguments.output, arguments.stage_1, arguments.stage_2)
+    if arguments.image_model:
+        assemble_image_model(arguments.output)
+    else:
+        assemble(arguments.output, arguments.stage_1, arguments.stage_2)
 
 
 if __name__ == "__main__":
