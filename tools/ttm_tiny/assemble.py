@@ -54,7 +54,7 @@ def assemble(output: Path, motion_transformer: Path, transformer: Path) -> Pipel
 
 SETTINGS: dict[str, Any] = {
     "num_frames": 17, "height": 128, "width": 128, "fps": 8.0, "max_sequence_length": 48,
-    "num_inference_steps": 20, "guidance_scale": 2.0, "image_guidance_scale": 1.0,
+    "num_inference_steps": 20, "guidance_scale": 2.0, "image_guidance_scale": 2.0,
     "motion_num_inference_steps": 20, "motion_guidance_scale": 2.0, "motion_image_guidance_scale": 1.0,
 }  # fmt: skip
 
