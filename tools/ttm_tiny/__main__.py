@@ -13,9 +13,7 @@ trained on, and for how long, stands in their model card, ``ttm/pretrained/ttm-t
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
+from tools.recipe import run_recipe
 
 EMBEDDED = "ttm/pretrained/ttm-tiny"
 STAGE_SETTINGS = (
@@ -61,20 +59,5 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
     return commands
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="names of steps, separated by commas")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies every step's minutes")
-    parser.add_argument("--go-on", action="store_true", help="start from the embedded weights, not from nothing")
-    arguments = parser.parse_args()
-    commands = steps(arguments.scale, arguments.go_on)
-    wanted = arguments.only.split(",") if arguments.only else list(commands)
-    if unknown := set(wanted) - set(commands):
-        parser.error(f"there is no step {sorted(unknown)}; expected some of {list(commands)}")
-    for name in wanted:
-        print(f"== {name}", flush=True)
-        subprocess.run([sys.executable, "-m", *commands[name]], check=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_recipe(__doc__, steps)

@@ -11,8 +11,8 @@ were trained on it.
 It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts, the pixel packing and the latent geometry of
 Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is
 convolutional: it trains on crops of 64 and 128 pixels, of one frame first, because that is where the photographs vary,
-then of clips. A causal convolution sees zeros before the first frame, so on one frame it equals the plane convolution of its
-last temporal tap, at a third of the work; the other taps start at zero, as an image model inflated to video.
+then of clips. A causal convolution sees zeros before the first frame, so on one frame it equals the plane convolution
+of its last temporal tap, at a third of the work; the other taps start at zero, as an image model inflated to video.
 """
 
 from __future__ import annotations
