@@ -218,7 +218,8 @@ def test_a_phrase_that_is_not_found_says_what_was_seen(
     ) as caught:
         segmenter.segment(image, ["dog", "cat"])
     assert caught.value.phrases == ("cat",)
-    with pytest.raises(PhraseNotFoundError, match=r"'zebra' \(nothing like it\)\. What was seen: 'dog' .*'chair' 0\.60"):
+    seen = r"'zebra' \(nothing like it\)\. What was seen: 'dog' .*'chair' 0\.60"
+    with pytest.raises(PhraseNotFoundError, match=seen):
         segmenter.segment(image, ["zebra"])
 
 
