@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ttm.data.video_reader import read_video
+from ttm.data.video_resampling import resample_video
 from ttm.data.video_timeline import Timeline
 
 MILLISECOND = Fraction(1, 1000)
@@ -91,6 +92,14 @@ def test_frames_are_upright(tmp_path: Path, backend: str, rotation: int) -> None
     assert frames.shape[1:3] == ((96, 64) if rotation % 180 else (64, 96))
     # the display matrix counts counterclockwise, as rot90 does
     np.testing.assert_array_equal(frames, np.rot90(plain, rotation // 90, axes=(1, 2)))
+
+
+def test_clips_of_few_shot_training_follow_the_times_and_are_upright(tmp_path: Path) -> None:
+    path = write(tmp_path / "held.mp4", [0, 100, 200, 620, 660, 700, 740, 780, 820, 900], rotation=90)
+    made = resample_video(path, 5, (96, 64))
+    # at 0, 200, 400, 600, 800 ms; 400 is nearer to the third than to the fourth
+    assert made.sources.tolist() == [0, 2, 2, 3, 8] and made.source_size == (96, 64)
+    np.testing.assert_array_equal(made.frames, read_video(path, backend="pyav", fps=5.0).frames)
 
 
 @pytest.mark.parametrize("name", ["none.mp4", "none.mkv"])

@@ -7,6 +7,7 @@ Letters: T frames, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -107,20 +108,32 @@ def _read_with_decord(path: str | Path, timeline: Timeline, wanted: list[int]) -
 
 
 def _read_with_pyav(path: str | Path, timeline: Timeline, wanted: list[int]) -> NDArray[np.uint8]:
+    found = dict(decode_frames(path, timeline, wanted))
+    return np.stack([found[number] for number in wanted])
+
+
+def decode_frames(
+    path: str | Path, timeline: Timeline, wanted: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Decode by PyAV, one at a time: number and picture uint8 [H, W, 3], upright, of each wanted frame once.
+
+    Raises:
+        ValueError: the file is damaged, or ends before the last of them.
+    """
     import av
 
-    missing, found, count = set(wanted), {}, 0
+    missing, count = set(wanted), 0
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video_stream(container, path)):
                 number = timeline.number_of(frame.pts, count)
                 count += 1
                 if number in missing:
-                    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                    found[number] = np.rot90(picture, round(frame.rotation / 90))
                     missing.remove(number)
+                    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    yield number, np.rot90(picture, round(frame.rotation / 90))
                 if not missing:
-                    return np.stack([found[number] for number in wanted])
+                    return
     except av.FFmpegError as error:
         raise unreadable(path, error, f"after {count} frames" if count else "no frame") from error
     raise ValueError(

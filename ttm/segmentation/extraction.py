@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttm.data.video_reader import decode_frames
 from ttm.data.video_resampling import resample_video
+from ttm.data.video_timeline import read_timeline
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import MAX_OBJECTS
 from ttm.segmentation.places import Box, Place, Point, check_places, shown
@@ -94,19 +96,12 @@ def _check_in_part(places: Sequence[Place], moved: Sequence[Place], size: tuple[
 
 
 def _form(path: str | Path) -> tuple[tuple[int, int], float]:
-    """(height, width) and frames a second that a video file says it has."""
-    import av
-
+    """(height, width) of a video's frames, upright, and how many make a second."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file; expected a video.")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no video stream; expected a video.")
-            stream = container.streams.video[0]
-            return (stream.height, stream.width), float(stream.average_rate or 0)
-    except av.FFmpegError as error:
-        raise ValueError(f"{path} is damaged or no video ({error.strerror}); expected a whole video.") from error
+    timeline = read_timeline(path)
+    _, first = next(decode_frames(path, timeline, [0]))
+    return (first.shape[0], first.shape[1]), timeline.at_rate()[1]
 
 
 def _seen_size(segmenter: Any, source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
