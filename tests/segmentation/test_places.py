@@ -87,7 +87,7 @@ def test_what_can_not_be_extracted_is_one_clear_error(segmenter: Segmenter, clip
         (clip, [box], {"num_frames": 10}, "has 9 frames at 8 a second; expected at least 10"),
         (clip, [box], {"fps": 4.0, "num_frames": 6}, "has 5 frames at 4 a second; expected at least 6"),
         (clip, [box], {"fps": 30.0}, "has 8 frames a second; expected at least 30"),
-        (tmp_path / "text.mp4", [box], {}, "damaged or no video"),
+        (tmp_path / "text.mp4", [box], {}, "damaged, cut off or no video"),
     ):
         with pytest.raises(ValueError, match=message):
             extract_trajectory(segmenter, path, wanted, **more)  # type: ignore[arg-type]
