@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,6 +104,21 @@ def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, 1))).float() / 127.5 - 1
 
 
+def round_trip_loss(vae: Any, x: Tensor) -> Tensor:
+    """Mostly the squared error, as PSNR counts; the posterior is held near to a unit normal, lightly.
+
+    Args:
+        vae: an autoencoder of images or videos.
+        x: what it is to give back, in -1..1.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(x).latent_dist
+        y = vae.decode(posterior.sample()).sample.float()
+    error = y - x
+    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+    return 0.3 * error.abs().mean() + 4 * error.square().mean() + KL_WEIGHT * kl
+
+
 @torch.no_grad()
 def measure(vae: AutoencoderKLWan, scenes: int = 5) -> dict[str, float]:
     """PSNR in dB of held-out clips and of their first frames alone; mean IoU of the ids of their palette clips."""
@@ -172,12 +188,7 @@ def main() -> None:
         if step % 2 == 0:
             source.renew()
         x = source.batch(count, num_frames, side)
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample()).sample.float()
-        error = y - x
-        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        return 0.3 * error.abs().mean() + 4 * error.square().mean() + KL_WEIGHT * kl
+        return round_trip_loss(vae, x)
 
     def on_checkpoint(progress: Progress) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in measure(vae).items())

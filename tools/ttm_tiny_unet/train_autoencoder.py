@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tools.ttm_tiny.timed_training import Progress, train
-from tools.ttm_tiny.train_autoencoder import CropSource
+from tools.ttm_tiny.train_autoencoder import CropSource, round_trip_loss
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory
 
@@ -32,7 +32,6 @@ CONFIG = {
     "block_out_channels": LEVELS, "layers_per_block": 1, "latent_channels": 16, "norm_num_groups": 8,
     "sample_size": 128, "mid_block_add_attention": False, "scaling_factor": 1.0,
 }  # fmt: skip
-KL_WEIGHT = 1e-4
 
 
 def new_autoencoder() -> AutoencoderKL:
@@ -142,13 +141,7 @@ def main() -> None:
     def loss_at(step: int, fraction: float) -> Tensor:
         if step % 6 == 0:
             source.renew()
-        x = source.batch(8, 1)[:, :, 0]
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample()).sample.float()
-        error = y - x
-        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        return 0.3 * error.abs().mean() + 4 * error.square().mean() + KL_WEIGHT * kl
+        return round_trip_loss(vae, source.batch(8, 1)[:, :, 0])
 
     def on_checkpoint(progress: Progress) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in measure(vae).items())
