@@ -187,17 +187,25 @@ def fill_cache(
         say(f"cache: shard {number} ({done} of {len(todo)}), {clips:.1f} scenes/s, {left:.1f} min left")
 
 
+def parse_worker(text: str) -> tuple[int, int]:
+    """The (rank, count) of "RANK/COUNT".
+
+    Raises:
+        SystemExit: it is something else.
+    """
+    rank, _, count = text.partition("/")
+    if not (rank.isdigit() and count.isdigit() and int(rank) < int(count)):
+        raise SystemExit(f"--worker {text!r} can't be read; expected RANK/COUNT, such as 0/2.")
+    return int(rank), int(count)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the head of this file."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     worker = (0, 1)
     if "--worker" in arguments:
         place = arguments.index("--worker")
-        text = arguments[place + 1] if place + 1 < len(arguments) else ""
-        rank, _, count = text.partition("/")
-        if not (rank.isdigit() and count.isdigit() and int(rank) < int(count)):
-            raise SystemExit(f"--worker {text!r} can't be read; expected RANK/COUNT, such as 0/2.")
-        worker = (int(rank), int(count))
+        worker = parse_worker(arguments[place + 1] if place + 1 < len(arguments) else "")
         del arguments[place : place + 2]
     try:
         settings = load_settings(arguments)

@@ -1,6 +1,7 @@
 """Scenes of the synthetic world as latents and texts, encoded once and kept in files of 32 scenes.
 
     python -m tools.ttm_tiny_unet.encoded_scenes --scenes 768
+    python -m tools.ttm_tiny_unet.encoded_scenes --scenes 768 --worker 0/2     # in two terminals: 0/2 and 1/2
 
 Letters: N scenes, T frames, h w places of a latent frame.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from stages.cache import parse_worker
 from tools.ttm_tiny_unet.train_autoencoder import to_pictures
 from tools.ttm_tiny_unet.train_text_encoder import caption
 from ttm.atomic_write import written_beside
@@ -76,10 +78,20 @@ def encode_scene(vae: AutoencoderKL, scene: SyntheticScene) -> dict[str, Tensor]
     }
 
 
-def encode(vae: AutoencoderKL, world: SyntheticWorld, folder: Path, scenes: int) -> None:
-    """Encode the first ``scenes`` scenes; those already in the folder are left as they are."""
+def encode(
+    vae: AutoencoderKL, world: SyntheticWorld, folder: Path, scenes: int, worker: tuple[int, int] = (0, 1)
+) -> None:
+    """Encode the first ``scenes`` scenes; those already in the folder are left as they are.
+
+    Args:
+        vae: encodes the frames.
+        world: where the scenes come from.
+        folder: receives a file for every ``SCENES_A_FILE`` scenes.
+        scenes: how many.
+        worker: (rank, count): this process writes every ``count``-th file, from ``rank`` on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for first in range(0, scenes, SCENES_A_FILE):
+    for first in range(0, scenes, SCENES_A_FILE)[worker[0] :: worker[1]]:
         path = folder / f"{first:06d}.safetensors"
         if path.exists():
             continue
@@ -133,9 +145,11 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=768)
     parser.add_argument("--vae", type=Path, default=Path("ttm/pretrained/ttm-tiny-unet/vae"))
     parser.add_argument("--output", type=Path, default=Path("runs/ttm-tiny-unet/scenes"))
+    parser.add_argument("--worker", default="0/1", help="RANK/COUNT: do every COUNT-th file from RANK on")
     arguments = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(arguments.vae).eval().requires_grad_(False)
-    encode(vae, SyntheticWorld("train"), arguments.output, arguments.scenes)
+    worker = parse_worker(arguments.worker)
+    encode(vae, SyntheticWorld("train"), arguments.output, arguments.scenes, worker)
 
 
 if __name__ == "__main__":
