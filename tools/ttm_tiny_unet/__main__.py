@@ -49,7 +49,7 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "vae": part("train_autoencoder", "vae", 60, "--decoder-of", f"{EMBEDDED}/vae"),
         "text_encoder": part("train_text_encoder", "text_encoder", 6),
         "scenes": ["tools.ttm_tiny_unet.encoded_scenes", "--scenes", f"{max(32, round(SCENES * scale))}"],
-        "unet": part("train_unet", "unet", 120, "--start", EMBEDDED),
+        "unet": part("train_unet", "unet", 120, "--start", EMBEDDED, "--pictures-only", "0"),
         "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
         "stage_1": stage("image_to_motion", first, 40, 4000),

@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny-unet/unet"))
     parser.add_argument("--output", type=Path, default=EMBEDDED)
     parser.add_argument("--start", type=Path, help="go on from this folder's unet and motion_adapter")
+    parser.add_argument("--pictures-only", type=float, default=PICTURES_ONLY, help="share of the time without clips")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -161,14 +162,13 @@ def main() -> None:
     torch.set_flush_denormal(True)
     source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
     unet, adapter = new_parts() if arguments.start is None else trained_parts(arguments.start)
-    pictures_only = PICTURES_ONLY if arguments.start is None else 0.0
     video = with_motion(unet, adapter)
     sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (unet, adapter)]
     print(f"{sizes[0]:.2f} M and {sizes[1]:.2f} M parameters, {len(source.scenes)} scenes", flush=True)
     errors = {"pictures": 1.0, "clips": 1.0}
 
     def loss_at(step: int, fraction: float) -> Tensor:
-        of_pictures = fraction < pictures_only or step % 3 == 0
+        of_pictures = fraction < arguments.pictures_only or step % 3 == 0
         if of_pictures:
             index, _, latents, weights = source.pictures(24)
         else:
