@@ -1,7 +1,7 @@
 # Two commands, each complete on a fresh machine with python3 (3.10 or newer) and make:
 #   make demo    a video from docs/demo/scene.png and the sentence in docs/demo/prompt.txt, in outputs/demo/
 #   make test    the tests
-# Both set up .venv first: about 6.4 GB, once. A second run starts at once.
+# Both set up .venv first: about 6.9 GB, once. A second run starts at once.
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -28,7 +28,7 @@ $(READY): pyproject.toml
 	@echo "[2/3] Installing torch (the largest part; minutes, once) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check 'torch>=2.6' torchvision 'setuptools>=77' wheel
 	@echo "[3/3] Installing through-the-mask and the rest ..."
-	@SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,dev,llm]'
+	@SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,dev,llm,data]'
 	@touch $@
 
 demo: $(READY)

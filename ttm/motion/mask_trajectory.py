@@ -10,6 +10,7 @@ and the colours lie far apart in the RGB cube: at its eight corners, then at cen
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
@@ -234,10 +235,19 @@ class MaskTrajectory:
         """
         if Path(path).suffix.lower() != ".npz":
             raise ValueError(f"{path} cannot hold a trajectory; expected a path that ends in '.npz'.")
+        with written_beside(path) as beside:
+            beside.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """What :meth:`save` writes: the same bytes for the same trajectory.
+
+        Raises:
+            ValueError: ids were edited to something that is no id.
+        """
         ids = validate_ids(self.ids, ndim=3)
-        with written_beside(path) as beside, open(beside, "wb") as stream:
-            version, fps = np.int64(FORMAT_VERSION), np.float64(self.fps)
-            np.savez_compressed(stream, format=np.array(FORMAT), version=version, ids=ids, fps=fps)
+        version, fps, stream = np.int64(FORMAT_VERSION), np.float64(self.fps), io.BytesIO()
+        np.savez_compressed(stream, format=np.array(FORMAT), version=version, ids=ids, fps=fps)
+        return stream.getvalue()
 
     @classmethod
     def load(cls, path: str | Path) -> MaskTrajectory:
@@ -249,20 +259,33 @@ class MaskTrajectory:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} is no file; expected a trajectory (.npz) that was saved before.")
+        return cls.from_bytes(Path(path).read_bytes(), str(path))
+
+    @classmethod
+    def from_bytes(cls, archive: bytes, name: str = "The archive") -> MaskTrajectory:
+        """The inverse of :meth:`to_bytes`. Nothing in it is executed (no pickle).
+
+        Args:
+            archive: the file's content.
+            name: what to call it in an error.
+
+        Raises:
+            ValueError: as :meth:`load`.
+        """
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with np.load(io.BytesIO(archive), allow_pickle=False) as loaded:
+                arrays = {key: loaded[key] for key in loaded.files}
         except _UNREADABLE as error:
-            raise ValueError(f"{path} is no trajectory, or is damaged ({error}); expected .npz.") from error
+            raise ValueError(f"{name} is no trajectory, or is damaged ({error}); expected .npz.") from error
         if set(arrays) != {"format", "version", "ids", "fps"} or str(arrays["format"]) != FORMAT:
             raise ValueError(
-                f"{path} holds {sorted(arrays)}; expected the arrays format, version, ids, fps of '{FORMAT}'."
+                f"{name} holds {sorted(arrays)}; expected the arrays format, version, ids, fps of '{FORMAT}'."
             )
         if arrays["version"].shape != () or arrays["version"] != FORMAT_VERSION:
-            raise ValueError(f"{path} has version {arrays['version']}; expected {FORMAT_VERSION}.")
+            raise ValueError(f"{name} has version {arrays['version']}; expected {FORMAT_VERSION}.")
         if arrays["fps"].shape != () or arrays["fps"].dtype.kind != "f":
-            raise ValueError(f"{path} has fps {arrays['fps']!r}; expected one number.")
-        return cls(validate_ids(arrays["ids"], ndim=3, name=f"ids of {path}"), float(arrays["fps"]))
+            raise ValueError(f"{name} has fps {arrays['fps']!r}; expected one number.")
+        return cls(validate_ids(arrays["ids"], ndim=3, name=f"ids of {name}"), float(arrays["fps"]))
 
 
 def _validate_fps(fps: float) -> float:
