@@ -1,13 +1,14 @@
 """What a host gains by training, kept apart from the host: the new modules' first values, saving and loading.
 
 An adapter is a folder with two files: ``masked_adapter.safetensors`` (the new parameters alone, under the
-names they have in the model) and ``masked_adapter.json`` (which host they fit, and the configuration they
-were trained with).
+names they have in the model, and LoRA's matrices where there are any) and ``masked_adapter.json`` (which host and
+which public weights they fit, and the configuration they were trained with).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttm.atomic_write import written_beside
+from ttm.models.base import name_of, same_base
+from ttm.models.lora import add_lora, has_lora, lora_form, lora_shapes, lora_state_dict, merge_lora
 
 WEIGHTS_NAME = "masked_adapter.safetensors"
 CONFIG_NAME = "masked_adapter.json"
@@ -144,14 +147,23 @@ class AdapterMixin(_Base):
         """The new parameters alone, by their names in the model."""
         return {name: value for name, value in self.state_dict().items() if self._is_adapter_key(name)}
 
-    def save_adapter(self, folder: str | Path) -> None:
+    def save_adapter(
+        self, folder: str | Path, state: Mapping[str, Tensor] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         """Write the adapter into ``folder``, which is made if it is absent; each file whole or not at all.
+
+        Args:
+            folder: where to.
+            state: the model's state, where its own tensors are not whole (sharded over processes); None: its own.
+            dtype: to write in; None: as they are.
 
         Raises:
             ValueError: the model has no new module.
             OSError: the folder can't be written.
         """
-        weights = {name: value.detach().contiguous() for name, value in self.adapter_state_dict().items()}
+        state = self.state_dict() if state is None else state
+        own = {name: value for name, value in state.items() if self._is_adapter_key(name)} | lora_state_dict(state)
+        weights = {name: value.detach().to(dtype or value.dtype).contiguous() for name, value in own.items()}
         if not weights:
             raise ValueError(
                 "This model has no condition channels, masked blocks or mask cross-attention; there is no adapter"
@@ -170,14 +182,19 @@ class AdapterMixin(_Base):
             "class": type(self).__name__,
             "config": {key: _plain(self.config[key]) for key in self._adapter_config},
             "host": {key: _plain(self.config[key]) for key in self._adapter_host},
+            "base": self.config.get("base"),
+            "lora": lora_form(self),
         }
 
     def load_adapter(self, folder: str | Path) -> None:
         """Read what :meth:`save_adapter` wrote; the model is untouched unless all of it fits.
 
+        LoRA's matrices are added to the weights that they lie beside: afterwards nothing needs peft.
+
         Raises:
             FileNotFoundError: one of the two files is missing.
-            ValueError: a file is damaged, or the adapter belongs to another host or configuration.
+            ValueError: a file is damaged; the adapter belongs to another host, other public weights or another
+                configuration; or it has LoRA and this model has some already.
         """
         folder = Path(folder)
         for file in (CONFIG_NAME, WEIGHTS_NAME):
@@ -185,29 +202,24 @@ class AdapterMixin(_Base):
                 raise FileNotFoundError(
                     f"{folder} holds no {file}; expected a folder written by save_adapter."
                 )
-        self._check_description(folder / CONFIG_NAME)
+        lora = self._check_description(folder / CONFIG_NAME).get("lora")
+        if lora and has_lora(self):
+            raise ValueError(f"{folder} has LoRA and the model too; expected merge_lora, or a model without.")
         try:
             weights = load_file(folder / WEIGHTS_NAME)
         except SafetensorError as error:
             raise ValueError(
                 f"{folder / WEIGHTS_NAME} is damaged ({error}); expected a whole file."
             ) from error
-        own = self.adapter_state_dict()
-        if set(weights) != set(own):
-            name = sorted(set(weights) ^ set(own))[0]
-            where = "the model but not the adapter" if name in own else "the adapter but not the model"
-            raise ValueError(
-                f"{folder} does not fit: {name!r} is in {where}; expected the same parameters in both."
-            )
-        for name, value in weights.items():
-            if value.shape != own[name].shape:
-                raise ValueError(
-                    f"{folder} does not fit: {name!r} is {list(value.shape)};"
-                    f" expected {list(own[name].shape)}."
-                )
+        shapes = {name: list(value.shape) for name, value in self.adapter_state_dict().items()}
+        _check_shapes(folder, weights, shapes | (lora_shapes(self, lora["rank"]) if lora else {}))
+        if lora:
+            add_lora(self, **lora)
         self.load_state_dict(weights, strict=False)
+        if lora:
+            merge_lora(self)
 
-    def _check_description(self, path: Path) -> None:
+    def _check_description(self, path: Path) -> dict[str, Any]:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -221,6 +233,22 @@ class AdapterMixin(_Base):
                     f"{path.parent} does not fit this model: its {part} is {found.get(part)};"
                     f" expected {expected[part]}."
                 )
+        if not same_base(found.get("base"), expected["base"]):
+            raise ValueError(
+                f"{path.parent} was trained on {name_of(found['base'])}; this model extends"
+                f" {name_of(expected['base'])}. Expected the same weights."
+            )
+        return found
+
+
+def _check_shapes(folder: Path, weights: Mapping[str, Tensor], own: Mapping[str, list[int]]) -> None:
+    if set(weights) != set(own):
+        name = sorted(set(weights) ^ set(own))[0]
+        where = "the model but not the adapter" if name in own else "the adapter but not the model"
+        raise ValueError(f"{folder} does not fit: {name!r} is in {where}; expected the same parameters in both.")
+    for name, value in weights.items():
+        if list(value.shape) != own[name]:
+            raise ValueError(f"{folder} does not fit: {name!r} is {list(value.shape)}; expected {own[name]}.")
 
 
 def _plain(value: Any) -> Any:

@@ -21,9 +21,11 @@ class VideoHost(Protocol):
     """A video model that both stages can be trained on, called in the same way whatever is inside.
 
     Attributes:
-        config: has in_channels, condition_channels, num_masked_blocks, masked_self, masked_cross, region.
+        config: has condition_channels, num_masked_blocks, masked_self, masked_cross, region.
         token_patch: latent frames, rows and columns of one token: the coverage comes on that grid.
         text_width: D.
+        latent_channels: C.
+        image_channels: Ci, of the image condition that the host takes by itself; 0: it takes none.
     """
 
     config: Any
@@ -33,6 +35,12 @@ class VideoHost(Protocol):
 
     @property
     def text_width(self) -> int: ...
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def image_channels(self) -> int: ...
 
     def __call__(
         self,
@@ -57,6 +65,8 @@ class VideoHost(Protocol):
             object_coverage: [B, L, T', h', w'] in 0..1; None: all background.
             local_encoder_hidden_states: local prompts [B, L, S, D]; None: no local prompts.
             local_attention_mask: bool [B, L, S], true for words; None: no padding.
+            Hosts with image_channels also take image_latents [B, Ci, T, h, w], and those with an image embedder
+            encoder_hidden_states_image; without an image both are zeros or None.
             return_dict: False returns a tuple whose first element is the sample.
         """
         ...
@@ -86,7 +96,7 @@ def token_grid(host: VideoHost, name: str, latents: Tensor, condition: Tensor | 
     Raises:
         ValueError: the latents do not fit the host, or the conditions [B, Cc, T, h, w] the latents.
     """
-    patch, channels, wanted = host.token_patch, host.config.in_channels, host.config.condition_channels
+    patch, channels, wanted = host.token_patch, host.latent_channels, host.config.condition_channels
     fits = latents.ndim == 5 and latents.shape[1] == channels
     if not fits or any(size % p or not size for size, p in zip(latents.shape[2:], patch, strict=True)):
         raise ValueError(

@@ -5,10 +5,11 @@ Training changes the small matrices alone; merged into the weights they leave a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from diffusers.utils import is_peft_available
-from torch import nn
+from torch import Tensor, nn
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of the host's attentions, self and cross, in space and in time."""
@@ -33,15 +34,41 @@ def add_lora(model: Any, rank: int, alpha: int | None = None, name: str = "lora"
         raise ValueError("LoRA needs the package peft; install it with `pip install 'through-the-mask[train]'`.")
     if rank < 1:
         raise ValueError(f"The rank of LoRA is {rank}; expected at least 1.")
-    is_new = getattr(model, "_is_adapter_key", lambda key: False)
-    layers = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear) and not is_new(key)]
-    targets = [key for key in layers if key.endswith(tuple(f".{target}" for target in LORA_TARGETS))]
+    targets = _targets(model)
     if not targets:
         raise ValueError(f"{type(model).__name__} has no attention that LoRA knows; expected {LORA_TARGETS}.")
     from peft import LoraConfig
 
-    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=targets, init_lora_weights=True)
+    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(targets), init_lora_weights=True)
     model.add_adapter(config, adapter_name=name)
+
+
+def _targets(model: Any) -> dict[str, nn.Linear]:
+    """The linear layers of a host's attentions that low-rank matrices lie beside, by name."""
+    is_new = getattr(model, "_is_adapter_key", lambda key: False)
+    layers = [(key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Linear) and not is_new(key)]
+    ends = tuple(f".{target}" for target in LORA_TARGETS)
+    return {key: layer for key, layer in layers if key.endswith(ends)}
+
+
+def lora_form(model: Any, name: str = "lora") -> dict[str, int] | None:
+    """Arguments of :func:`add_lora` that give a model the low-rank matrices that it has; None without."""
+    config = (getattr(model, "peft_config", None) or {}).get(name)
+    return None if config is None else {"rank": int(config.r), "alpha": int(config.lora_alpha)}
+
+
+def lora_shapes(model: Any, rank: int, name: str = "lora") -> dict[str, list[int]]:
+    """Names and shapes of the matrices that :func:`add_lora` would give to a model without any."""
+    shapes = {}
+    for key, layer in _targets(model).items():
+        shapes[f"{key}.lora_A.{name}.weight"] = [rank, layer.in_features]
+        shapes[f"{key}.lora_B.{name}.weight"] = [layer.out_features, rank]
+    return shapes
+
+
+def lora_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The low-rank matrices of a model's state."""
+    return {name: value for name, value in state.items() if ".lora_" in name}
 
 
 def has_lora(model: Any) -> bool:

@@ -1,7 +1,7 @@
 """Wan's video transformer with visual conditions and the masked attention block of Through-The-Mask.
 
-Letters: B batch, C channels of the latents, Cc of the conditions, T H W the latent grid, T' H' W' the token
-grid, N tokens (time, row, column), L objects, S places of a prompt, D width.
+Letters: B batch, C channels of the latents, Cc of the conditions, Ci of the host's own image condition, T H W
+the latent grid, T' H' W' the token grid, N tokens (time, row, column), L objects, S places of a prompt, D width.
 
 What the paper does not state, and the choice made here:
 - Residual and initialisation: each masked branch is x + out(attention(norm(x))), like the host's
@@ -13,6 +13,11 @@ What the paper does not state, and the choice made here:
   one), so that a condition of zeros is no condition.
 - Local prompts pass through the host's own text projection; rotary positions act in masked self-attention
   too.
+
+Hosts that take an image by themselves keep their own way of taking it, beside ours: Wan 2.1 image-to-video beside
+the noisy latents (in_channels 36 = 16 + 20), Wan 2.2 TI2V in the place of the first latent frame, whose tokens are
+told timestep 0 (``known_first_frame``). The velocity of a frame that is known is known, (z - x0) / sigma: the model
+returns it, so that training sees no error there and sampling arrives at that frame.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from torch import Tensor, nn
 
 from ttm.models.adapter import AdapterMixin
 from ttm.models.host import Grid, check_objects, check_switches, token_grid
+from ttm.models.image_input import image_or_nothing, token_timesteps, with_first_frame, with_known_velocity
 from ttm.models.regions import Regions, make_regions, used_words
 from ttm.models.wan_block import MaskedWanTransformerBlock
 
@@ -50,6 +56,8 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         region: where an object is: "mask" its tokens; "box" their bounding box in each token frame; "none"
             the unmasked twin of equal parameter count (every token attends to every token and to all local
             prompts).
+        known_first_frame: the host takes a first frame in the place of the noisy one (Wan 2.2 TI2V).
+        base: which public weights it extends, see :mod:`ttm.models.base`; None: nobody said.
         others: the host's, see ``diffusers.WanTransformer3DModel``.
 
     Raises:
@@ -62,7 +70,9 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
     _cp_plan = None
     _adapter_beginnings = {"masked_attn1": "attn1", "masked_attn2": "attn2"}
     _adapter_modules = ("condition_patch_embedding", "masked_norm1", "masked_norm2", *_adapter_beginnings)
-    _adapter_config = ("condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region")
+    _adapter_config = (
+        "condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region", "known_first_frame"
+    )  # fmt: skip
     _adapter_host = ("patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "text_dim")
 
     # The host's parts, which its own package does not type.
@@ -101,8 +111,13 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         masked_self: bool = True,
         masked_cross: bool = True,
         region: str = "mask",
+        known_first_frame: bool = False,
+        base: dict[str, Any] | None = None,
     ) -> None:
         check_switches(condition_channels, num_masked_blocks, num_layers, "num_layers", region)
+        if in_channels < out_channels or (known_first_frame and in_channels != out_channels):
+            expected = f"{out_channels}" if known_first_frame else f"at least {out_channels}"
+            raise ValueError(f"in_channels is {in_channels}; expected {expected}, for {out_channels} out_channels.")
         super().__init__(
             patch_size=patch_size,
             num_attention_heads=num_attention_heads,
@@ -142,6 +157,18 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         """Width of the text embeddings that the model takes."""
         return self.config.text_dim
 
+    @property
+    def latent_channels(self) -> int:
+        """C: of the noisy latents, and of the sample."""
+        return self.config.out_channels
+
+    @property
+    def image_channels(self) -> int:
+        """Ci: where the image is known, and its latents; 0 for a host that takes none."""
+        if self.config.known_first_frame:
+            return 1 + self.latent_channels
+        return self.config.in_channels - self.latent_channels
+
     @apply_lora_scale("attention_kwargs")
     def forward(
         self,
@@ -153,6 +180,7 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         local_encoder_hidden_states: Tensor | None = None,
         local_attention_mask: Tensor | None = None,
         encoder_hidden_states_image: Tensor | None = None,
+        image_latents: Tensor | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
@@ -169,7 +197,9 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
                 :func:`ttm.motion.token_grid.object_coverage`; None: all background.
             local_encoder_hidden_states: local prompts [B, L, S, text_dim]; None: no local prompts.
             local_attention_mask: bool [B, L, S], true for words; None: no padding.
-            encoder_hidden_states_image: of hosts that have an image embedder.
+            encoder_hidden_states_image: of hosts that have an image embedder, [B, places, image_dim].
+            image_latents: the host's own image condition [B, Ci, T, H, W], see
+                :mod:`ttm.pipelines.host_image`; zeros or None: no image.
             return_dict: False returns a tuple.
             attention_kwargs: "scale" scales LoRA layers.
 
@@ -181,19 +211,23 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         """
         grid = token_grid(self, "hidden_states", hidden_states, condition_latents)
         rotary_emb = self.rope(hidden_states)
-        x = self.patch_embedding(hidden_states)
+        image = None
+        if self.image_channels or image_latents is not None:
+            image = image_or_nothing(hidden_states, image_latents, self.image_channels)
+        seen, times = self._with_image(hidden_states, timestep, image)
+        x = self.patch_embedding(seen)
         if self.condition_patch_embedding is not None and condition_latents is not None:
             x = x + self.condition_patch_embedding(condition_latents.type_as(hidden_states))
         x = rearrange(x, "b d t h w -> b (t h w) d").contiguous()
 
-        temb, modulation, prompt, image = self.condition_embedder(
-            timestep.flatten(),
+        temb, modulation, prompt, picture = self.condition_embedder(
+            times.flatten(),
             encoder_hidden_states,
             encoder_hidden_states_image,
-            timestep_seq_len=timestep.shape[1] if timestep.ndim == 2 else None,
+            timestep_seq_len=times.shape[1] if times.ndim == 2 else None,
         )
         modulation = modulation.unflatten(-1, (6, -1))
-        prompt = prompt if image is None else torch.cat([image, prompt], dim=1)
+        prompt = prompt if picture is None else torch.cat([picture, prompt], dim=1)
         regions = self._regions(
             x.shape[0], grid, object_coverage, local_encoder_hidden_states, local_attention_mask
         )
@@ -211,7 +245,17 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         x = self.proj_out((self.norm_out(x.float()) * (1 + scale) + shift).type_as(x))
         sizes = dict(zip("thwijk", (*grid, *self.config.patch_size), strict=True))
         sample = rearrange(x, "b (t h w) (i j k c) -> b c (t i) (h j) (w k)", **sizes)
+        if image is not None and self.config.known_first_frame:
+            sample = with_known_velocity(sample, hidden_states, timestep, image)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _with_image(self, latents: Tensor, timestep: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the input convolution sees, and the timesteps, [B], or [B, N] where a first frame may be known."""
+        if image is None:
+            return latents, timestep
+        if self.config.known_first_frame:
+            return with_first_frame(latents, image), token_timesteps(timestep, image, self.token_patch)
+        return torch.cat([latents, image], dim=1), timestep
 
     def _regions(
         self, batch: int, grid: Grid, coverage: Tensor | None, local: Tensor | None, words: Tensor | None

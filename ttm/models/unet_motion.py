@@ -80,6 +80,7 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
         first_frame_attention: keys and values of every spatial self-attention come from frame 1, see
             :mod:`ttm.models.first_frame_attention`.
         mask_cross_attention: the objects' coverage acts in the scores of every spatial cross-attention.
+        base: which public weights it extends, see :mod:`ttm.models.base`; None: nobody said.
         others: the host's, see ``diffusers.UNetMotionModel``.
 
     Raises:
@@ -147,6 +148,7 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
         region: str = "mask",
         first_frame_attention: bool = False,
         mask_cross_attention: bool = False,
+        base: dict[str, Any] | None = None,
     ) -> None:
         host = {name: value for name, value in locals().items() if name in _HOST_SETTINGS}
         blocks = _encoder_blocks(down_block_types, layers_per_block, transformer_layers_per_block)
@@ -256,6 +258,16 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
         """Width of the text embeddings that the model takes."""
         width = self.config.cross_attention_dim
         return width if isinstance(width, int) else width[0]
+
+    @property
+    def latent_channels(self) -> int:
+        """C: of the noisy latents."""
+        return self.config.in_channels
+
+    @property
+    def image_channels(self) -> int:
+        """It takes no image by itself."""
+        return 0
 
     def forward(
         self,

@@ -263,12 +263,12 @@ def check_components(vae: Any, text_encoder: Any, transformer: Any) -> None:
     """Raise ValueError unless autoencoder, text encoder and transformer fit together."""
     channels = LatentFormat.of(vae).channels
     expected = {
-        "in_channels": channels,
+        "latent_channels": channels,
         "condition_channels": 2 * channels,
         "text_width": text_encoder.config.hidden_size,
     }
-    found = {name: transformer.config.get(name) for name in ("in_channels", "condition_channels")}
-    found["text_width"] = transformer.text_width
+    found = {name: getattr(transformer, name) for name in ("latent_channels", "text_width")}
+    found["condition_channels"] = transformer.config.get("condition_channels")
     for name, value in expected.items():
         if found[name] != value:
             raise ValueError(
