@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ttm.data.sa_v import decode_mask, load_trajectory, run_lengths
+from ttm.data.sa_v import FolderMasklets, JsonMasklets, decode_mask, load_trajectory, run_lengths
 from ttm.objects import MAX_OBJECTS
 
 REAL = Path(os.environ.get("TTM_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -170,3 +171,47 @@ def test_no_real_object_is_lost_on_the_latent_grid() -> None:
     sets = object_token_mask(coverage).any(dim=1)[0]
     assert [number for number in range(1, MAX_OBJECTS + 1) if sets[number - 1]] == present
     assert [int(number) for number in token_owner(coverage).unique() if number] == present
+
+
+def masklet_folder(folder: Path, masks: np.ndarray, indexed: bool = False) -> Path:
+    """masks bool [T, L, H, W] in the layout of the validation videos; an empty mask has no picture."""
+    for time, frame in enumerate(masks):
+        for number, mask in enumerate(frame):
+            place = folder / f"{number:03d}"
+            place.mkdir(parents=True, exist_ok=True)
+            if mask.any():
+                picture = Image.fromarray(mask.astype(np.uint8) * (1 if indexed else 255), mode="L")
+                if indexed:
+                    picture = picture.convert("P")
+                picture.save(place / f"{4 * time:05d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_both_layouts_of_the_same_masks_are_the_same_trajectory(tmp_path: Path, indexed: bool) -> None:
+    rng = np.random.default_rng(2)
+    masks = rng.random((4, 3, 20, 30)) < 0.3
+    masks[:2, 1] = False  # appears late
+    masks[3] = False
+    masks[3, 2, 0, 0] = True
+    folder, file = masklet_folder(tmp_path / "v", masks, indexed), annotation(tmp_path / "x.json", masks)
+    assert load_trajectory(folder) == load_trajectory(file)
+    assert load_trajectory(folder, start=1, num_frames=2) == load_trajectory(file, start=1, num_frames=2)
+    assert FolderMasklets(folder).frames == JsonMasklets(file).frames == [0, 4, 8, 12]
+    assert FolderMasklets(folder).num_objects == 3 and FolderMasklets(folder).size == (20, 30)
+
+
+def test_folders_that_are_no_annotation(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no mask"):
+        load_trajectory(tmp_path / "empty")
+    folder = masklet_folder(tmp_path / "v", np.ones((2, 1, 4, 6), bool))
+    Image.fromarray(np.full((5, 6), 255, np.uint8)).save(folder / "000/00004.png")
+    with pytest.raises(ValueError, match=r"\[5, 6\] pixels; expected \[4, 6\]"):
+        load_trajectory(folder)
+    (folder / "000/00004.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="read as a picture"):
+        load_trajectory(folder)
+    (folder / "000/00004.png").rename(folder / "000/last.png")
+    with pytest.raises(ValueError, match="no frame's number"):
+        load_trajectory(folder)

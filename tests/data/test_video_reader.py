@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ttm.data import video_reader
-from ttm.data.video_reader import read_video
+from ttm.data.video_reader import read_video, read_windows
+from ttm.data.video_timeline import read_timeline
 from ttm.data.video_writer import write_video
 
 REAL = Path(os.environ.get("TTM_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "dog.mp4"
@@ -139,3 +140,33 @@ def test_both_readers_give_equal_frames_of_a_real_video() -> None:
     assert ours.fps == pytest.approx(theirs.fps) == pytest.approx(29.97 / 7, rel=1e-4)
     np.testing.assert_array_equal(ours.frames, theirs.frames)
     assert (ours.frames[0] != ours.frames[1]).mean() > 0.1
+
+
+@pytest.mark.parametrize("size", [None, (16, 16)])
+def test_windows_are_the_clips_read_one_by_one(counted: Path, backend: str, size: tuple[int, int] | None) -> None:
+    windows = [[0, 2, 4], [3, 5, 7, 9], [20, 20, 29]]
+    read = read_windows(counted, read_timeline(counted), windows, size, backend)  # type: ignore[arg-type]
+    everything = read_video(counted, size=size).frames
+    for frames, window in zip(read, windows, strict=True):
+        np.testing.assert_array_equal(frames, everything[window])
+
+
+def test_windows_that_decord_cannot_read_are_read_by_pyav(counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("decord")
+    opened = video_reader._open_with_decord
+
+    def open_and_fail(*arguments):  # type: ignore[no-untyped-def]
+        read = opened(*arguments)
+
+        def fail(wanted):  # type: ignore[no-untyped-def]
+            if wanted[0] > 3:
+                raise video_reader._Unreadable("damaged for decord")
+            return read(wanted)
+
+        return fail
+
+    monkeypatch.setattr(video_reader, "_open_with_decord", open_and_fail)
+    windows = [[0, 1], [4, 5], [6, 9]]
+    assert [times(frames) for frames in read_windows(counted, read_timeline(counted), windows)] == windows
+    with pytest.raises(ValueError, match="damaged for decord"):
+        list(read_windows(counted, read_timeline(counted), windows, backend="decord"))

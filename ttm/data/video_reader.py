@@ -7,7 +7,7 @@ Letters: T frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,6 +19,8 @@ from PIL import Image
 from ttm.data.video_timeline import Timeline, read_timeline, unreadable, video_stream
 
 Backend = Literal["auto", "decord", "pyav"]
+_FRAMES_AT_ONCE = 8
+"""Frames that lie in memory at the file's own size while a window is read."""
 
 
 class Video(NamedTuple):
@@ -71,9 +73,7 @@ def read_video(
     if start >= len(shown) or stop > len(shown):
         raise ValueError(_too_few(path, len(shown), num_frames, start, stride))
     frames = _decoded(path, timeline, shown[start:stop:stride], backend)
-    if size is not None:
-        frames = np.stack([fit_frame(frame, size) for frame in frames])
-    return Video(frames, rate / stride)
+    return Video(_fitted(frames, size), rate / stride)
 
 
 def _decoded(path: str | Path, timeline: Timeline, wanted: list[int], backend: Backend) -> NDArray[np.uint8]:
@@ -92,24 +92,96 @@ class _Unreadable(Exception):
 
 
 def _read_with_decord(path: str | Path, timeline: Timeline, wanted: list[int]) -> NDArray[np.uint8]:
+    return _open_with_decord(path, timeline)(wanted)
+
+
+def _open_with_decord(path: str | Path, timeline: Timeline) -> Callable[[Sequence[int]], NDArray[np.uint8]]:
+    """A function that gives the frames of any numbers, of a file that is opened once."""
     import decord
 
     # Others leave the bridge on torch, which would hand out tensors here.
     decord.bridge.set_bridge("native")
+
+    def read(wanted: Sequence[int]) -> NDArray[np.uint8]:
+        try:
+            return np.asarray(reader.get_batch(list(wanted)).asnumpy())  # upright: decord follows the file's rotation
+        except (decord.DECORDError, RuntimeError) as error:
+            raise _no_decord(path, error) from error
+
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) != timeline.num_frames:
-            counts = f"{len(reader)} frames, and {timeline.num_frames} by their times"
-            raise _Unreadable(f"{path} can't be read as a video by decord ({counts}).")
-        return np.asarray(reader.get_batch(wanted).asnumpy())  # upright: decord follows the file's rotation itself
     except (decord.DECORDError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1][:200]
-        raise _Unreadable(f"{path} can't be read as a video ({reason}).") from error
+        raise _no_decord(path, error) from error
+    if len(reader) != timeline.num_frames:
+        counts = f"{len(reader)} frames, and {timeline.num_frames} by their times"
+        raise _Unreadable(f"{path} can't be read as a video by decord ({counts}).")
+    return read
+
+
+def _no_decord(path: str | Path, error: Exception) -> _Unreadable:
+    reason = str(error).strip().splitlines()[-1][:200]
+    return _Unreadable(f"{path} can't be read as a video ({reason}).")
 
 
 def _read_with_pyav(path: str | Path, timeline: Timeline, wanted: list[int]) -> NDArray[np.uint8]:
     found = dict(decode_frames(path, timeline, wanted))
     return np.stack([found[number] for number in wanted])
+
+
+def read_windows(
+    path: str | Path,
+    timeline: Timeline,
+    windows: Sequence[Sequence[int]],
+    size: tuple[int, int] | None = None,
+    backend: Backend = "auto",
+) -> Iterator[NDArray[np.uint8]]:
+    """Several clips of one file, one after the other: the file is opened once, and one clip at a time is in memory.
+
+    Args:
+        path: of the video.
+        timeline: :func:`~ttm.data.video_timeline.read_timeline` of it.
+        windows: for each clip the numbers of its frames, ascending; the clips in the order of their first frames.
+        size, backend: as in :func:`read_video`.
+
+    Yields:
+        uint8 [T, H, W, 3] for each window.
+
+    Raises:
+        ValueError: the file is damaged where a window lies.
+        ImportError: ``backend="decord"``, and it is not installed.
+    """
+    remaining = list(windows)
+    if backend == "decord" or (backend == "auto" and find_spec("decord") is not None):
+        try:
+            read = _open_with_decord(path, timeline)
+            while remaining:
+                numbers = remaining[0]
+                parts = [numbers[first : first + _FRAMES_AT_ONCE] for first in range(0, len(numbers), _FRAMES_AT_ONCE)]
+                yield np.concatenate([_fitted(read(part), size) for part in parts])
+                remaining.pop(0)
+            return
+        except _Unreadable as error:
+            if backend == "decord":
+                raise ValueError(str(error)) from error
+    yield from _windows_with_pyav(path, timeline, remaining, size)
+
+
+def _windows_with_pyav(
+    path: str | Path, timeline: Timeline, windows: Sequence[Sequence[int]], size: tuple[int, int] | None
+) -> Iterator[NDArray[np.uint8]]:
+    """In one pass: what no later window needs is let go."""
+    kept: dict[int, NDArray[np.uint8]] = {}
+    decoded = decode_frames(path, timeline, sorted({number for window in windows for number in window}))
+    for window in windows:
+        while window[-1] not in kept:
+            number, picture = next(decoded)
+            kept[number] = _fitted(picture[None], size)[0]
+        yield np.stack([kept[number] for number in window])
+        kept = {number: picture for number, picture in kept.items() if number > window[0]}
+
+
+def _fitted(frames: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    return frames if size is None else np.stack([fit_frame(frame, size) for frame in frames])
 
 
 def decode_frames(
