@@ -3,6 +3,10 @@
 A checkpoint is a folder ``step-00001000`` with model.safetensors, ema.safetensors, optimizer.safetensors (each
 parameter's state, flattened to ``parameter|state``) and state.json. It is filled beside and renamed, so a folder of
 that name is whole. There is no state of a random generator: every draw is a function of (seed, sample index).
+
+A model that is shared out (stages/sharding.py) is written by all processes at once, each its own rows, into
+model-00001-of-00008.safetensors and so on; the header says which rows. Any number of processes reads it, shared out or
+not, each just the rows that it needs. On several machines the folder has to be one that all of them see.
 """
 
 from __future__ import annotations
@@ -15,21 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.whole_files import read_tensors, remove_quietly, replace_folder
+from stages.processes import Alone, Processes
+from stages.sharding import cut_like, share_of
+from stages.stored_tensors import StoredTensors, write_share
+from stages.whole_files import remove_quietly, replace_folder
 
 _NAME = re.compile(r"step-(\d{8})")
+_PARTS = ("model", "ema", "optimizer")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds. ``state`` is state.json: step, and whatever the loop wrote."""
+    """What goes into a folder; tensors may be shared out. ``state`` is state.json: step, and whatever else."""
 
-    model: dict[str, Tensor]
-    ema: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    model: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """The same on disk: opened, and read tensor by tensor."""
+
+    model: StoredTensors
+    ema: StoredTensors
+    optimizer: StoredTensors
     state: dict[str, Any]
 
 
@@ -47,17 +64,22 @@ def optimizer_tensors(
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], flat: Mapping[str, Tensor]
 ) -> None:
-    """The inverse of :func:`optimizer_tensors`.
+    """The inverse of :func:`optimizer_tensors`; of stored tensors each process reads its own rows alone.
 
     Raises:
         ValueError: the tensors belong to other parameters.
     """
     named = dict(parameters)
-    for full, value in flat.items():
+    for full in flat:
         name, key = full.rsplit("|", 1)
         if name not in named:
             raise ValueError(f"The optimiser's state holds {name!r}, which this model does not train.")
         parameter = named[name]
+        if isinstance(flat, StoredTensors) and flat.shape(full) == tuple(parameter.shape):
+            place = parameter.device
+            optimizer.state[parameter][key] = cut_like(flat.own(full, parameter).clone().to(place), parameter)
+            continue
+        value = flat[full]
         place = torch.device("cpu") if key == "step" and not value.is_cuda else parameter.device
         if key == "step" and parameter.is_cuda:
             place = parameter.device  # fused AdamW counts steps on the device
@@ -67,29 +89,34 @@ def load_optimizer_tensors(
             optimizer.state[parameter][key] = value.clone().to(place)
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, processes: Processes | None = None) -> Path:
     """Write ``folder/step-…`` whole or not at all, then remove all but the last ``keep``.
 
+    Args:
+        processes: all of them call this together, each with its rows; None: this one is alone.
+
     Raises:
-        OSError: the disk is full, the folder read-only, …
+        OSError: the disk is full, the folder read-only, …; raised in all processes if in one.
     """
+    processes = processes or Alone()
     path = folder / f"step-{int(checkpoint.state['step']):08d}"
-    metadata = {"format": "pt"}
+    share = share_of(checkpoint.model.values())
 
     def fill(beside: Path) -> None:
-        for name in ("model", "ema", "optimizer"):
-            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}
-            save_file(tensors, beside / f"{name}.safetensors", metadata)
-        (beside / "state.json").write_text(json.dumps(checkpoint.state, indent=1) + "\n", encoding="utf-8")
+        for part in _PARTS:
+            write_share(beside, part, getattr(checkpoint, part), share)
+        if processes.is_main:
+            (beside / "state.json").write_text(json.dumps(checkpoint.state, indent=1) + "\n", encoding="utf-8")
 
-    if not path.exists():
-        replace_folder(path, fill)
-    for old in list_checkpoints(folder)[:-keep]:
-        # Renamed first: a kill in the middle of the removal must leave no folder that looks whole.
-        doomed = old.with_name(f".{old.name}.old")
-        remove_quietly(doomed)
-        old.rename(doomed)
-        remove_quietly(doomed)
+    if not processes.all_say(path.exists()):
+        replace_folder(path, fill, processes)
+    if processes.is_main:
+        for old in list_checkpoints(folder)[:-keep]:
+            # Renamed first: a kill in the middle of the removal must leave no folder that looks whole.
+            doomed = old.with_name(f".{old.name}.old")
+            remove_quietly(doomed)
+            old.rename(doomed)
+            remove_quietly(doomed)
     return path
 
 
@@ -99,8 +126,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
-def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the newest checkpoint of ``folder``; None where there is none.
+def latest_checkpoint(folder: Path) -> StoredCheckpoint | None:
+    """Open the newest checkpoint of ``folder``; None where there is none.
 
     Raises:
         ValueError: a file in it is damaged (which a killed run does not do: a disk or a person did).
@@ -112,7 +139,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     advice = f"remove {path} to go on from the checkpoint before it."
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        parts = [read_tensors(path / f"{name}.safetensors", advice) for name in ("model", "ema", "optimizer")]
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no whole checkpoint ({error}); {advice}") from error
-    return Checkpoint(parts[0], parts[1], parts[2], state)
+    model, ema, optimizer = (StoredTensors(path, part, advice) for part in _PARTS)
+    return StoredCheckpoint(model, ema, optimizer, state)

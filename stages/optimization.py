@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.settings import OptimizerSettings
+from stages.sharding import local
 
 
 def learning_rate(step: int, settings: OptimizerSettings, max_steps: int) -> float:
@@ -78,7 +79,7 @@ def build_optimizer(
 
 
 class EMA:
-    """Exponential moving average of parameters, fp32.
+    """Exponential moving average of parameters, fp32; shared out as they are.
 
     After step n (counted from 0): average += (1 - d) (parameter - average) with d = min(decay, (1 + n) / (10 + n)),
     so that the first steps, far from converged, are soon forgotten.
@@ -99,7 +100,7 @@ class EMA:
     @torch.no_grad()
     def update(self, parameters: Iterable[tuple[str, nn.Parameter]], step: int) -> None:
         """Take in the parameters after optimiser step ``step``."""
-        pairs = [(self.average[name], p.detach().float()) for name, p in parameters]
+        pairs = [(local(self.average[name]), local(p).float()) for name, p in parameters]
         average, now = [a for a, _ in pairs], [p for _, p in pairs]
         torch._foreach_lerp_(average, now, 1 - self.decay_at(step))
 
@@ -108,4 +109,4 @@ class EMA:
         """Write the average into the parameters of ``model``."""
         own = dict(model.named_parameters())
         for name, value in self.average.items():
-            own[name].copy_(value)
+            local(own[name]).copy_(local(value))

@@ -171,6 +171,7 @@ class Settings:
     micro_batch_size: int | None = None  # clips a forward pass and process; null: as many as there are
     precision: str = "bf16"  # bf16 (autocast) | no
     ema_decay: float = 0.9995
+    sharding: str = "none"  # none | full: one copy over all processes | node: one a machine (see stages/sharding.py)
     gradient_checkpointing: bool = False
     compile: bool = False
     num_threads: int | None = None
@@ -280,6 +281,7 @@ def check_settings(settings: Settings) -> None:
         "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
         "precision": (settings.precision, ("bf16", "no")),
         "attention": (settings.attention, ("auto", "sdpa", "matmul")),
+        "sharding": (settings.sharding, ("none", "full", "node")),
         "tracker": (settings.tracker, ("tensorboard", "none")),
         "export_dtype": (settings.export_dtype, ("float32", "bfloat16", "float16")),
     }

@@ -37,13 +37,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
 from stages.cache import cache_folder, fill_cache, variant_key
 from stages.checkpoint import list_checkpoints
-from stages.host import build_transformer, load_text, load_vae
+from stages.host import build_transformer, host_class, load_text, load_vae
 from stages.image_to_motion import ImageToMotion
 from stages.latent_cache import LatentCache
 from stages.memory import finish_model, prepare_model, prepare_vae
@@ -51,6 +51,7 @@ from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
 from stages.settings import Settings, load_settings
+from stages.sharding import check_sharding, gathered, is_shared_out
 from stages.task import Task
 from stages.text_table import TextTable, texts_of
 from stages.trainer import Finished, Trainer
@@ -70,7 +71,8 @@ def run(settings: Settings) -> Finished:
     began = time.monotonic()
     accelerator = start_accelerator(settings)
     check_optimizer(settings.optimizer.name)
-    model: Any = build_transformer(settings)
+    check_sharding(settings)
+    model = build_model(settings, accelerator)
     task = build_task(settings, accelerator, model)
     prepare_model(model, settings)
     if settings.compile:
@@ -83,16 +85,44 @@ def run(settings: Settings) -> Finished:
     objective = build_objective(settings.objective)
     trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
     finished = trainer.train()
+    with trainer.averaged() as averaged:
+        if is_shared_out(settings, accelerator):
+            averaged = gathered(averaged, empty_model(settings, averaged.config))
+        if accelerator.is_main_process:
+            finish_model(averaged)
+            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
     if accelerator.is_main_process:
         scheduler = objective.scheduler()
         replace_folder(Path(settings.output_dir) / "scheduler", scheduler.save_pretrained)
-        with trainer.averaged() as averaged:
-            finish_model(averaged)
-            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
         end = "complete" if finished.complete else "stopped; the same command goes on"
         print(f"{settings.output_dir}/transformer: averaged weights after {finished.step} steps ({end})", flush=True)
     accelerator.end_training()
     return finished
+
+
+def build_model(settings: Settings, accelerator: Accelerator) -> Any:
+    """The host before any preparation. Of one that is to be shared out the main process alone holds values.
+
+    Raises:
+        ValueError: as :func:`stages.host.build_transformer`.
+    """
+    model = None
+    if accelerator.is_main_process or not is_shared_out(settings, accelerator):
+        model = build_transformer(settings)
+    if not is_shared_out(settings, accelerator):
+        return model
+    config = [None if model is None else json.loads(model.to_json_string())]
+    broadcast_object_list(config)
+    return model if model is not None else empty_model(settings, config[0], prepared=False)
+
+
+def empty_model(settings: Settings, config: Any, prepared: bool = True) -> Any:
+    """A host of some configuration, prepared for training or not, without values."""
+    with torch.device("meta"):
+        model = host_class(settings.host.model).from_config(config)
+        if prepared:
+            prepare_model(model, settings)
+    return model
 
 
 def start_accelerator(settings: Settings) -> Accelerator:

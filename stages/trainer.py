@@ -33,7 +33,9 @@ from stages.checkpoint import (
 from stages.draws import dropped, noise_like
 from stages.objectives import Objective, weighted_error
 from stages.optimization import EMA, build_optimizer, learning_rate
+from stages.processes import AllOf
 from stages.settings import Settings
+from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
 from stages.task import Task
 from stages.tracking import Tracker, memory_in_use
 from stages.whole_files import prepare_output, remove_leftovers
@@ -82,7 +84,10 @@ class Trainer:
         self.began = time.monotonic() if began is None else began
         self.folder = Path(settings.output_dir)
         self.per_process, self.micro = _divide(settings, accelerator.num_processes)
-        self.model = model.to(accelerator.device).train()
+        self.processes = AllOf(accelerator)
+        shared_out = is_shared_out(settings, accelerator)
+        self.model = share_out(model, accelerator, settings) if shared_out else model.to(accelerator.device)
+        self.model.train()
         self.named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.named, settings.optimizer)
         self.ema = EMA(self.named, settings.ema_decay)
@@ -91,7 +96,7 @@ class Trainer:
             remove_leftovers(self.folder / "checkpoints")
         accelerator.wait_for_everyone()
         self.step = self._resume()
-        self.wrapped = accelerator.prepare(self.model)
+        self.wrapped = self.model if shared_out else accelerator.prepare(self.model)
         self._stop = False
 
     def train(self) -> Finished:
@@ -109,7 +114,7 @@ class Trainer:
                     group["lr"] = rate
                 losses.append(self._accumulate())
                 clip = settings.optimizer.clip_norm or math.inf
-                norms.append(torch.nn.utils.clip_grad_norm_([p for _, p in self.named], clip))
+                norms.append(whole(torch.nn.utils.clip_grad_norm_([p for _, p in self.named], clip)))
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.ema.update(self.named, self.step)
@@ -145,7 +150,8 @@ class Trainer:
         total = torch.zeros((), device=accelerator.device)
         for part in range(count):
             indices = np.arange(begin + part * self.micro, begin + (part + 1) * self.micro, dtype=np.int64)
-            # Processes exchange gradients once a step, with the last micro-batch.
+            # Processes exchange gradients once a step, with the last micro-batch; but of a model that is shared out
+            # none has room for all gradients, and they are summed and divided after each.
             quiet = accelerator.no_sync(self.wrapped) if part < count - 1 else contextlib.nullcontext()
             with quiet, attention_kernel(settings.attention, accelerator.device, settings.precision):
                 loss = self._loss(indices) / count
@@ -168,7 +174,8 @@ class Trainer:
         clean = batch.clean_frames
         noisy = torch.cat([batch.data[:, :, :clean], noisy[:, :, clean:]], dim=2)
         inputs = {name: None if v is None else v.to(device) for name, v in conditions.inputs(torch.float32).items()}
-        prediction = self.wrapped(noisy.to(device), timesteps.to(device), **inputs, return_dict=False)[0]
+        with self.accelerator.autocast():
+            prediction = self.wrapped(noisy.to(device), timesteps.to(device), **inputs, return_dict=False)[0].float()
         weights = None
         if stage.object_weight > 0:
             weights = (1 + stage.object_weight * batch.covered[:, :, clean:]).to(device)
@@ -180,7 +187,7 @@ class Trainer:
             return 0
         own = dict(self.named)
         expected = {name: tuple(p.shape) for name, p in own.items()}
-        found = {name: tuple(tensor.shape) for name, tensor in checkpoint.model.items()}
+        found = {name: checkpoint.model.shape(name) for name in checkpoint.model}
         if expected != found:
             differing = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
             raise ValueError(
@@ -188,26 +195,22 @@ class Trainer:
                 " expected the same stage and host settings, or another output_dir."
             )
         with torch.no_grad():
-            for name, tensor in checkpoint.model.items():
-                own[name].copy_(tensor)
-            for name, tensor in checkpoint.ema.items():
-                self.ema.average[name].copy_(tensor)
+            for name, parameter in own.items():
+                local(parameter).copy_(checkpoint.model.own(name, parameter))
+                local(self.ema.average[name]).copy_(checkpoint.ema.own(name, parameter))
         load_optimizer_tensors(self.optimizer, self.named, checkpoint.optimizer)
         return int(checkpoint.state["step"])
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            state = {
-                "step": self.step,
-                "samples": self.step * self.settings.batch_size,
-                "num_scenes": self.task.num_scenes,
-                "settings": asdict(self.settings),
-            }
-            model = {name: p.detach() for name, p in self.named}
-            optimizer = optimizer_tensors(self.optimizer, self.named)
-            checkpoint = Checkpoint(model, self.ema.average, optimizer, state)
-            save_checkpoint(self.folder / "checkpoints", checkpoint, self.settings.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        state = {
+            "step": self.step,
+            "samples": self.step * self.settings.batch_size,
+            "num_scenes": self.task.num_scenes,
+            "settings": asdict(self.settings),
+        }
+        model = {name: p.detach() for name, p in self.named}
+        checkpoint = Checkpoint(model, self.ema.average, optimizer_tensors(self.optimizer, self.named), state)
+        save_checkpoint(self.folder / "checkpoints", checkpoint, self.settings.keep_checkpoints, self.processes)
 
     def _mean(self, losses: list[Tensor]) -> float:
         mean = torch.stack(losses).mean()
@@ -242,15 +245,16 @@ class Trainer:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:
         """The model with the moving average in place of its weights, in evaluation mode."""
-        kept = {name: p.detach().clone() for name, p in self.named}
+        kept = {name: local(p).clone() for name, p in self.named}
         self.ema.copy_to(self.model)
         self.model.eval()
         try:
             yield self.model
         finally:
+            forget_gathered(self.model)
             with torch.no_grad():
                 for name, p in self.named:
-                    p.copy_(kept[name])
+                    local(p).copy_(kept[name])
             self.model.train()
 
     def _show(self, tracker: Tracker) -> None:

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stages.processes import Alone, Processes, together
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write one safetensors file, whole or not at all.
@@ -78,31 +80,46 @@ def remove_quietly(path: Path) -> None:
             pass
 
 
-def replace_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+def replace_folder(path: Path, fill: Callable[[Path], Any], processes: Processes | None = None) -> None:
     """Fill a folder beside ``path`` and put it in its place; an older folder there is removed afterwards.
 
+    Args:
+        fill: called with the folder to fill, in every process.
+        processes: all of them call this together; None: this one is alone.
+
     Raises:
-        OSError: as :func:`write_tensors`.
+        OSError: as :func:`write_tensors`; raised in all processes if in one.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    processes = processes or Alone()
+    beside = path.with_name(f".{path.name}.{processes.main_pid}.part")
+    old = path.with_name(f".{path.name}.{processes.main_pid}.old")
     try:
-        remove_quietly(beside)
-        beside.mkdir(parents=True)
-        fill(beside)
-        for item in [*beside.rglob("*"), beside]:
-            sync(item)
-        if path.exists():
-            os.rename(path, old)
-        os.rename(beside, path)
-        sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        remove_quietly(beside)
-        raise storage_error(path, error) from error
-    except BaseException:
-        remove_quietly(beside)
+        with together(processes):
+            if processes.is_main:
+                remove_quietly(beside)
+                beside.mkdir(parents=True)
+        with together(processes):
+            fill(beside)
+        with together(processes):
+            if processes.is_main:
+                _put_in_place(beside, path, old)
+    except BaseException as error:
+        if processes.is_main:
+            remove_quietly(beside)
+        if isinstance(error, (OSError, SafetensorError)):
+            raise storage_error(path, error) from error
         raise
-    remove_quietly(old)
+    if processes.is_main:
+        remove_quietly(old)
+
+
+def _put_in_place(beside: Path, path: Path, old: Path) -> None:
+    for item in [*beside.rglob("*"), beside]:
+        sync(item)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(beside, path)
+    sync(path.parent)
 
 
 def read_tensors(path: Path, advice: str) -> dict[str, Tensor]:

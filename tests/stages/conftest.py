@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -159,3 +161,54 @@ def settings(overrides: list[str]) -> Callable[..., Settings]:
         return load_settings([*overrides, *changes])
 
     return build
+
+
+_JOINED = """
+import os, sys, traceback
+os.environ |= environment
+sys.stdout = sys.stderr = open(log, "w", buffering=1)
+import torch
+torch.set_num_threads(1)
+try:
+    exec(code)
+except BaseException:
+    traceback.print_exc()
+    raise
+"""
+
+
+class SeveralProcesses:
+    """Runs code in several processes that find each other, as torchrun starts them.
+
+    They are forked from one that has imported the training program once, so that a run takes seconds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["stages.train"])
+
+    def run(self, code: str, count: int = 2) -> tuple[list[int | None], list[str]]:
+        """Exit codes and outputs of the processes; ``code`` finds its number in RANK."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        started, logs = [], []
+        for rank in range(count):
+            of_all = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+            environment = of_all | {"MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            logs.append(self.folder / f"{port}-{rank}.log")
+            names = {"environment": environment, "log": str(logs[-1]), "code": code}
+            started.append(self.context.Process(target=exec, args=(_JOINED, names)))
+            started[-1].start()
+        for process in started:
+            process.join(300)
+            if process.is_alive():
+                process.kill()
+        return [process.exitcode for process in started], [log.read_text() for log in logs]
+
+
+@pytest.fixture(scope="session")
+def several_processes(tmp_path_factory: pytest.TempPathFactory) -> SeveralProcesses:
+    """Two processes or more; see :class:`SeveralProcesses`."""
+    return SeveralProcesses(tmp_path_factory.mktemp("processes"))

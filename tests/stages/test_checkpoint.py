@@ -71,7 +71,7 @@ def test_no_moment_of_death_leaves_a_broken_checkpoint(tmp_path: Path) -> None:
 
 def _die_before_operation(moment: int) -> None:
     """Patch, in a forked child, every operation on files that a save uses."""
-    from stages import checkpoint
+    from stages import stored_tensors
 
     count = 0
 
@@ -85,7 +85,7 @@ def _die_before_operation(moment: int) -> None:
 
         return wrapped
 
-    checkpoint.save_file = deadly(checkpoint.save_file)
+    stored_tensors.save_file = deadly(stored_tensors.save_file)
     Path.write_text = deadly(Path.write_text)  # type: ignore[method-assign]
     Path.rename = deadly(Path.rename)  # type: ignore[method-assign]
     os.rename = deadly(os.rename)
