@@ -6,12 +6,20 @@ Letters: T frames, H W pixels.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.subject import Subject
+from benchmarks.subject import Pixels
 from ttm.data.synthetic import SyntheticScene
 from ttm.metrics.rendered_objects import locate_objects, object_colours
+
+
+class HasRoundTrip(Protocol):
+    """What a detector needs of a model."""
+
+    def round_trip(self, frames: Pixels) -> Pixels: ...
 
 
 class SceneDetector:
@@ -24,7 +32,7 @@ class SceneDetector:
         scene: the scene.
     """
 
-    def __init__(self, subject: Subject, scene: SyntheticScene) -> None:
+    def __init__(self, subject: HasRoundTrip, scene: SyntheticScene) -> None:
         self._colours = [object_colours(layer) for layer in scene.layers]
         self._plate = scene.background
         self._decoded_plate = subject.round_trip(np.repeat(scene.background[None], len(scene.frames), axis=0))

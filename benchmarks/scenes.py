@@ -4,7 +4,7 @@ everywhere.
 Scene names: "single-000" … (one object) and "multi-000" … (two or three), as many of each. A scene counts
 when each of its objects shows at least 40 pixels in frame 0: without a start there is nothing to ask of it.
 "Pair-000" … are two-object scenes in which exactly one object changes its appearance (see
-:func:`pair_scene`).
+:func:`pair_scene`), and "twins-000" … the same with two objects of one colour, shape and name.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ttm.metrics.appearance import MIN_CONTRAST, change_contrast
 MIN_PIXELS = 40
 """Of each object in frame 0."""
 COUNTS = {"single": (1, 1), "multi": (2, 3), "pair": (2, 2)}
+TWINS = "twins"
 _SEARCH = 4000  # far more than any request needs: a guard against an endless search
 
 
@@ -102,6 +103,8 @@ def is_usable(scene: SyntheticScene) -> bool:
 
 @lru_cache(maxsize=8)
 def _world(size: int, num_frames: int, seed: int, kind: str) -> SyntheticWorld:
+    alike = kind == TWINS
+    kind = "pair" if alike else kind
     appearance: float | Literal["one"] = "one" if kind == "pair" else 0.4
     # The three kinds draw from worlds of their own: no pair is also a scene of the other measures.
     own_seed = seed * len(COUNTS) + list(COUNTS).index(kind)
@@ -112,6 +115,7 @@ def _world(size: int, num_frames: int, seed: int, kind: str) -> SyntheticWorld:
         num_objects=COUNTS[kind],
         appearance=appearance,
         seed=own_seed,
+        alike=alike,
     )
 
 
@@ -128,6 +132,6 @@ def _usable(size: int, num_frames: int, seed: int, kind: str, start: int) -> Ite
     world = _world(size, num_frames, seed, kind)
     for index in range(start, start + _SEARCH):
         scene = world[index]
-        if is_usable(scene) and (kind != "pair" or as_pair(scene) is not None):
+        if is_usable(scene) and (kind not in ("pair", TWINS) or as_pair(scene) is not None):
             yield index
     raise ValueError(f"No usable {kind} scene among {_SEARCH}; expected a world that draws some.")

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.generators import Made, first_frame, weights_hash
 from benchmarks.manifest import Sample
 from ttm.motion.mask_trajectory import MaskTrajectory
-from ttm.objects import ObjectPrompt, PromptPlan
+from ttm.objects import whole_plan
 
 CLIP = ("num_frames", "height", "width")
 
@@ -117,8 +117,3 @@ def load_few_shot(folder: Path, name: str, sampling: Mapping[str, Any], device: 
     pipe = FewShotPipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
     weights = weights_hash(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
     return FewShot(pipe, name, weights, sampling)
-
-
-def whole_plan(prompt: str) -> PromptPlan:
-    """A sentence that nobody took apart: its one local prompt is the sentence itself, and no mask belongs to it."""
-    return PromptPlan(prompt, prompt, (ObjectPrompt("scene", prompt),))

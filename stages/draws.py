@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream a purpose: a new draw in one of them leaves the others as they were.
-_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order")
+_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion")
 
 
 def sample_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
-    """The generator of one sample for one purpose ("noise", "level", "dropout", "variant", "corruption")."""
+    """The generator of one sample for one purpose, one of ``_PURPOSES``."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index, _PURPOSES.index(purpose)))))
 
 
@@ -64,3 +64,10 @@ def chosen_variants(
             if rng.random() < share:
                 chosen[place] = rng.integers(num_variants)
     return chosen
+
+
+def left_out(seed: int, indices: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Which samples see no motion, bool [B]."""
+    if share <= 0:
+        return np.zeros(len(indices), bool)
+    return np.array([sample_rng(seed, int(index), "motion").random() < share for index in indices])

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.draws import chosen_variants, clip_order
+from stages.draws import chosen_variants, clip_order, left_out
 from stages.latent_cache import LatentCache
 from stages.settings import Settings
 from stages.task import Batch
 from stages.text_table import TextTable
-from ttm.objects import PromptPlan
+from ttm.objects import PromptPlan, whole_plan
 from ttm.pipelines.conditioning import Conditions, motion_to_video_condition
 
 
@@ -29,14 +30,21 @@ class MotionToVideo:
         texts: of the prompts and the local prompts.
         settings: of the run.
         patch_size: (t, h, w) of the transformer.
+        rest: latents of a trajectory without objects, [Z, t, h, w]; needed where ``motion.left_out`` is above 0.
     """
 
     def __init__(
-        self, cache: LatentCache, texts: TextTable, settings: Settings, patch_size: Sequence[int]
+        self,
+        cache: LatentCache,
+        texts: TextTable,
+        settings: Settings,
+        patch_size: Sequence[int],
+        rest: Tensor | None = None,
     ) -> None:
         self.cache, self.texts, self.patch_size = cache, texts, tuple(patch_size)
         self.seed, self.num_scenes = settings.seed, len(cache)
         self.corrupted, self.num_variants = settings.stage.corrupted, settings.data.corrupted_variants
+        self.left_out, self.rest = settings.motion.left_out, rest
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
@@ -45,13 +53,30 @@ class MotionToVideo:
         clips = self.cache.rows(scenes, variants)
         # E(x0) is the true image's; a corrupted trajectory spoils E(s) and the coverage together. The object's
         # weight in the loss follows the coverage that the model is given.
-        condition = motion_to_video_condition(clips.video[:, :, :1], clips.motion)
-        text, _ = self.texts.lookup([plan.prompt for plan in clips.plans])
-        local_text, local_mask = self._local(clips.plans, clips.coverage.shape[1])
+        unseen = left_out(self.seed, indices, self.left_out)
+        motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
+        condition = motion_to_video_condition(clips.video[:, :, :1], motion)
+        text, _ = self.texts.lookup([plan.prompt for plan in plans])
+        local_text, local_mask = self._local(plans, clips.coverage.shape[1])
         t, h, w = self.patch_size
         coverage = reduce(clips.coverage, "b l (t pt) (h ph) (w pw) -> b l t h w", "mean", pt=t, ph=h, pw=w)
+        coverage[torch.from_numpy(unseen)] = 0
         conditions = Conditions(condition, text, coverage, local_text, local_mask)
         return Batch(clips.video, conditions, clips.coverage.sum(dim=1, keepdim=True).clamp(max=1))
+
+    def _without_motion(
+        self, motion: Tensor, plans: list[PromptPlan], unseen: NDArray[np.bool_]
+    ) -> tuple[Tensor, list[PromptPlan]]:
+        """Where ``unseen`` [B]: a trajectory without objects, and the sentence as nobody took it apart.
+
+        What the loss weighs stays the true objects' place, so that samples with and without motion weigh the same.
+        """
+        if not unseen.any():
+            return motion, plans
+        assert self.rest is not None
+        seen = rearrange(torch.from_numpy(~unseen), "b -> b 1 1 1 1")
+        kept = [whole_plan(plan.prompt) if gone else plan for plan, gone in zip(plans, unseen, strict=True)]
+        return torch.where(seen, motion, self.rest), kept
 
     def _local(self, plans: Sequence[PromptPlan], most: int) -> tuple[Tensor, Tensor]:
         """Local prompts [B, L, S, D] and mask bool [B, L, S]; a clip with fewer objects has no key in the rest."""

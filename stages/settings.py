@@ -68,7 +68,8 @@ class HostSettings:
 class MotionSettings:
     """The intermediate representation between the stages."""
 
-    name: str = "masks"
+    name: str = "masks"  # masks | none
+    left_out: float = 0.0  # stage 2: share of samples that see the image and the sentence alone, no motion
 
 
 @dataclass
@@ -170,8 +171,8 @@ class Settings:
     batch_size: int = 16
     micro_batch_size: int | None = None  # clips a forward pass and process; null: as many as there are
     precision: str = "bf16"  # bf16 (autocast) | no
-    ema_decay: float = 0.9995
     sharding: str = "none"  # none | full: one copy over all processes | node: one a machine (see stages/sharding.py)
+    ema_decay: float = 0.9995
     gradient_checkpointing: bool = False
     compile: bool = False
     num_threads: int | None = None
@@ -273,15 +274,15 @@ def check_settings(settings: Settings) -> None:
         "optimizer.name": (settings.optimizer.name, ("adamw", "adamw_8bit", "paged_adamw_8bit")),
         "memory.weights": (settings.memory.weights, ("float32", "bfloat16")),
         "host.region": (settings.host.region, ("mask", "box", "none")),
-        "motion.name": (settings.motion.name, ("masks",)),
+        "motion.name": (settings.motion.name, ("masks", "none")),
         "data.name": (settings.data.name, ("synthetic", "clips")),
         "objective.name": (settings.objective.name, OBJECTIVES),
         "objective.beta_schedule": (settings.objective.beta_schedule, BETA_SCHEDULES),
         "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
         "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
         "precision": (settings.precision, ("bf16", "no")),
-        "attention": (settings.attention, ("auto", "sdpa", "matmul")),
         "sharding": (settings.sharding, ("none", "full", "node")),
+        "attention": (settings.attention, ("auto", "sdpa", "matmul")),
         "tracker": (settings.tracker, ("tensorboard", "none")),
         "export_dtype": (settings.export_dtype, ("float32", "bfloat16", "float16")),
     }
@@ -311,6 +312,10 @@ def check_settings(settings: Settings) -> None:
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:
         raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")
+    if not 0 <= settings.motion.left_out <= 1:
+        raise ValueError(f"motion.left_out is {settings.motion.left_out}; expected a share of samples, 0 to 1.")
+    if settings.motion.name == "none" and (stage.name != "motion_to_video" or settings.motion.left_out != 1):
+        raise ValueError("motion is none; expected stage=motion_to_video and motion.left_out=1 (the TI2V twin).")
     if not 0 <= stage.corrupted <= 1:
         raise ValueError(f"stage.corrupted is {stage.corrupted}; expected a share of samples, 0 to 1.")
     if stage.corrupted > 0 and settings.data.corrupted_variants < 1:

@@ -41,7 +41,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
-from stages.cache import cache_folder, fill_cache, variant_key
+from stages.cache import cache_folder, fill_cache, latents_at_rest, variant_key
 from stages.checkpoint import list_checkpoints
 from stages.host import build_transformer, host_class, load_text, load_vae
 from stages.image_to_motion import ImageToMotion
@@ -177,6 +177,7 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
         worker = (accelerator.process_index, accelerator.num_processes)
         fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True))
         accelerator.wait_for_everyone()
+    rest = latents_at_rest(vae, data) if settings.motion.left_out else None
     del vae
     first = settings.stage.name == "image_to_motion"
     variants = 0 if first or not settings.stage.corrupted else data.corrupted_variants
@@ -192,7 +193,7 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
         )
     if first:
         return ImageToMotion(cache, texts, settings)
-    return MotionToVideo(cache, texts, settings, model.token_patch)
+    return MotionToVideo(cache, texts, settings, model.token_patch, rest)
 
 
 def _scenes_of_checkpoint(output: Path) -> int | None:

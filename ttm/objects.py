@@ -119,6 +119,11 @@ class PromptPlan:
         return cls.from_dict(values)
 
 
+def whole_plan(prompt: str) -> PromptPlan:
+    """A sentence that nobody took apart: its one local prompt is the sentence itself, and no mask belongs to it."""
+    return PromptPlan(prompt, prompt, (ObjectPrompt("scene", prompt),))
+
+
 def _expect_keys(values: Any, expected: set[str], what: str) -> None:
     if not isinstance(values, Mapping):
         raise ValueError(f"{what} is a {type(values).__name__}; expected an object with the keys {sorted(expected)}.")

@@ -138,6 +138,7 @@ class SyntheticWorld:
         motions: the motions to draw from; None = all of ``MOTIONS`` with their usual odds. Those of
             :data:`ttm.data.motion_patterns.PATTERNS` are shown only when named here.
         seed: another seed, another world.
+        alike: all objects of a scene have one colour and shape, and so one name: who is who only places say.
 
     Raises:
         ValueError: an unknown split or motion, or a number out of range.
@@ -152,6 +153,7 @@ class SyntheticWorld:
         appearance: float | Literal["one"] = 0.4,
         motions: Sequence[str] | None = None,
         seed: int = 0,
+        alike: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; expected one of {SPLITS}.")
@@ -163,7 +165,7 @@ class SyntheticWorld:
             raise ValueError(f"size is {size} and num_frames {num_frames}; expected at least 32 and 2.")
         self.split: Split = split
         self.size, self.num_frames, self.num_objects = size, num_frames, num_objects
-        self.appearance, self.seed = appearance, seed
+        self.appearance, self.seed, self.alike = appearance, seed, alike
         self.motions = tuple(motions) if motions else MOTIONS
 
     def __getitem__(self, index: int) -> SyntheticScene:
@@ -188,6 +190,8 @@ class SyntheticWorld:
 
     def _names(self, rng: np.random.Generator, count: int) -> list[tuple[str | None, str]]:
         """Distinct (colour, shape) pairs of this split, one in eight a cut-out; colours repeat only now and then."""
+        if self.alike:
+            return [self._pair(rng)] * count
         names: list[tuple[str | None, str]] = []
         while len(names) < count:
             pair: tuple[str | None, str]
