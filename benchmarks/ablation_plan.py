@@ -1,7 +1,7 @@
 """What a table of ablations consists of: its rows, their settings, seeds, common start, and where results lie.
 
-A table is a file of ``configs/table``. Every row is a list of settings of :mod:`stages.train`; whatever else decides a
-run is the same for all rows: the start, the steps, and by its seed the order of the data, the noise and the noise levels.
+A table is a file of ``configs/table``. Every row is a list of settings of :mod:`stages.train`; whatever else decides
+a run is the same for all rows: the start, the steps, and by its seed the order of the data and all noise.
 """
 
 from __future__ import annotations

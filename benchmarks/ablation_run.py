@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diffusers.utils import logging
 
 from benchmarks.ablation_plan import START, Plan
 from benchmarks.ablation_scores import score_scene
@@ -55,6 +56,7 @@ def train(plan: Plan, row: str, seed: int) -> Settings:
         if not (folder / FINISHED).exists():
             started = time.monotonic()
             print(f"== {row}, seed {seed}: {settings.max_steps} steps", flush=True)
+            logging.set_verbosity_error()  # the start leaves the masked blocks of its weights out, on purpose
             finished = run(settings)
             if not finished.complete:
                 raise KeyboardInterrupt(f"stopped at step {finished.step}; the same command goes on")
