@@ -135,10 +135,10 @@ class _Networks:
         from ttm.metrics.fvd import FVD, PUBLIC_I3D, I3DFeatures
 
         if self._sources.tiny:
-            from ttm.evaluation.tiny_features import TinyVideoFeatures
+            from ttm.evaluation.video_encoder import TinyVideoFeatures
 
-            network, kept = self._clip
-            return FVD(TinyVideoFeatures(kept), "FVD-tiny", enough=2 * network.width, least_frames=2)
+            network = TinyVideoFeatures(self._device)
+            return FVD(self._kept(network), "FVD-tiny", enough=2 * network.width, least_frames=2)
         return FVD(self._kept(I3DFeatures(self._sources.i3d or PUBLIC_I3D, self._device)))
 
     def _ad(self) -> Metric:

@@ -1,5 +1,7 @@
 """Stand-in features where public weights are absent, only on request: the small CLIP and tracker within ttm-tiny.
 
+The stand-in for features of whole clips is :mod:`ttm.evaluation.video_encoder`.
+
 They know coloured shapes and little else. Every column that is made of them ends in ``-tiny``, so that nobody takes
 it for the published measure.
 
@@ -16,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ttm.metrics.features import Features
 from ttm.metrics.scoring import Clip
 from ttm.metrics.weights import find_weights
 from ttm.pipelines.embedded import embedded_folder
@@ -41,33 +42,6 @@ def tiny_segmenter() -> tuple[Segmenter, dict[str, Any]]:
     weights = find_weights(folder / "segmenter", _FILES, "stand-in features", "a part of through-the-mask")
     segmenter = Segmenter.from_pretrained(folder / "segmenter", torch_dtype=torch.float32)
     return segmenter.eval().requires_grad_(False), {**weights.to_dict(), "source": SOURCE}
-
-
-class TinyVideoFeatures:
-    """A clip's features from those of its frames: their mean, and how much they change from frame to frame.
-
-    For FVD's stand-in. It sees what is shown and how much of it changes, and neither which way things move nor in
-    which order: a video played backwards is the same to it.
-
-    Args:
-        frames: unit features [T, D] of a clip.
-    """
-
-    def __init__(self, frames: Features) -> None:
-        self._frames = frames
-        self.weights = frames.weights
-        self.convention = {
-            **frames.convention,
-            "over frames": "mean, and root mean square of the change from frame to frame, one after the other",
-        }
-
-    def extract(self, clips: Sequence[Clip]) -> list[NDArray[np.float32]]:
-        """Float32 [2 D] a clip."""
-        found = []
-        for features in self._frames.extract(clips):
-            change = np.sqrt((np.diff(features, axis=0) ** 2).mean(axis=0))
-            found.append(np.concatenate([features.mean(axis=0), change]).astype(np.float32))
-        return found
 
 
 class TinyClipFeatures:
