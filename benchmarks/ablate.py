@@ -29,13 +29,19 @@ from benchmarks.ablation_plan import Plan, read_plan
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
+def as_overrides(words: Sequence[str]) -> list[str]:
+    """What a user writes, as hydra reads it: ``host`` is a setting of the table (hydra would take it for its group)."""
+    short = {"--dry-run": "dry_run=true"}
+    return [f"table.{word}" if word.startswith("host=") else short.get(word, word) for word in words]
+
+
 def open_plan(words: Sequence[str]) -> tuple[Plan, bool]:
     """The table that a command line asks for, and whether only its cost is wanted.
 
     Raises:
         ValueError: no such table, an unknown setting, or one that does not fit.
     """
-    asked = [word for word in words if not word.startswith("hydra")]
+    asked = [word for word in as_overrides(words) if not word.startswith("hydra")]
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             config = compose(config_name="ablate", overrides=asked)
@@ -54,7 +60,7 @@ def job(config: DictConfig) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point."""
-    words = ["dry_run=true" if word == "--dry-run" else word for word in (sys.argv[1:] if words is None else words)]
+    words = as_overrides(sys.argv[1:] if words is None else words)
     if {"-h", "--help"} & set(words):
         print(__doc__)
         return

@@ -95,7 +95,7 @@ def read_plan(config: DictConfig) -> Plan:
         ValueError: an unknown row or host, no seed, or numbers out of range.
     """
     table: dict[str, Any] = OmegaConf.to_container(config.table, resolve=True)  # type: ignore[assignment]
-    host = str(config.host or table["host"])
+    host = str(table["host"])
     if host not in table["hosts"]:
         raise ValueError(f"table={table['name']} has no host {host!r}; expected one of {', '.join(table['hosts'])}.")
     added = table["hosts"][host]

@@ -1,0 +1,101 @@
+"""What a table of ablations says, and what is made of its rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from benchmarks.ablate import CONFIGS, open_plan
+from benchmarks.ablation_plan import START
+from benchmarks.ablation_scores import METRICS
+from benchmarks.ablation_table import verdicts
+from benchmarks.measure import Settings
+from benchmarks.scenes import pair_scene
+from stages.settings import load_settings
+
+TABLES = sorted(path.stem for path in (CONFIGS / "table").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _hydra_is_free() -> None:
+    GlobalHydra.instance().clear()  # an earlier test may have imported sam2
+
+
+@pytest.mark.parametrize(("host", "rows"), [("ttm_tiny", "ti2v,none,unmasked,cross,self"), ("ttm_tiny_unet", "both")])
+def test_every_row_of_the_attention_table_is_a_run(host: str, rows: str) -> None:
+    plan, dry_run = open_plan(["table=attention", f"host={host}", f"rows=[{rows}]", "seeds=[3]"])
+    assert not dry_run and plan.jobs[0] == (START, 0)
+    common = None
+    for row, seed in plan.jobs:
+        settings = load_settings(plan.overrides(row, seed))
+        assert settings.stage.name == "motion_to_video" and settings.host.name == host
+        if row != START:
+            begin = settings.host.init_from
+            decided = (settings.max_steps, settings.optimizer, settings.data, settings.batch_size, begin)
+            common = common or decided
+            assert decided == common  # rows differ in what they ablate and in nothing else
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rows=[bothh]"], "no row 'bothh'.*did you mean 'both'"),
+        (["host=wan_1_3b"], "no host 'wan_1_3b'"),
+        (["seeds=[0,0]"], "each once"),
+        (["seeds=[]"], "number of seeds"),
+        (["table.steps=0"], "steps of table=attention is 0"),
+        (["table=nothing"], "table/nothing"),
+        (["stepps=3"], "stepps"),
+    ],
+)
+def test_bad_input_is_told(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_plan(words)
+
+
+def test_orders_are_counted_seed_by_seed() -> None:
+    blank = {metric.name: None for metric in METRICS}
+    runs = {
+        ("none", 0): {**blank, "PSNR": 10.0, "twins: wrong one acts": 0.5},
+        ("none", 1): {**blank, "PSNR": 10.0, "twins: wrong one acts": 0.5},
+        ("both", 0): {**blank, "PSNR": 14.0, "twins: wrong one acts": 0.5},
+        ("both", 1): {**blank, "PSNR": 9.0, "twins: wrong one acts": 0.75},
+        ("both", 2): {**blank, "PSNR": 0.0, "twins: wrong one acts": 0.0},  # no run of the other row has this seed
+    }
+    found = {verdict.metric: verdict for verdict in verdicts(runs, [("none", "both"), ("none", "absent")])}
+    assert set(found) == {"PSNR", "twins: wrong one acts"}
+    assert (found["PSNR"].difference, found["PSNR"].agreeing, found["PSNR"].holds) == (1.5, 1, True)
+    assert str(found["twins: wrong one acts"]) == "does not hold (0 of 2 seeds)"
+
+
+def test_who_acts_is_counted_by_kind_and_by_what_was_said() -> None:
+    rows = [
+        {"kind": "pair", "asked": 1, "as_asked": [0.1, 0.9], "swapped": [0.6, 0.2]},
+        {"kind": "pair", "asked": 0, "as_asked": [0.4, 0.7], "swapped": [0.4, 0.7]},
+        {"kind": "twins", "asked": 0, "as_asked": [0.5, 0.5]},
+    ]
+    found = {metric.name: metric.of(rows) for metric in METRICS}
+    assert found["pairs: right one acts"] == 0.5 and found["pairs: wrong one acts"] == 0.5
+    assert found["swapped: right one acts"] == 1.0 and found["swapped: wrong one acts"] == 0.0
+    assert found["twins: right one acts"] == 1.0 and found["twins: lead of the right one"] == 0.0
+    assert found["pairs: lead of the right one"] == pytest.approx((0.8 - 0.3) / 2)
+    assert found["PSNR"] is None
+
+
+def test_twins_share_their_name_and_one_of_them_acts() -> None:
+    pair = pair_scene(Settings(size=64, num_frames=5), "twins-000")
+    first, second = pair.scene.objects
+    assert first.phrase == second.phrase and pair.scene.plan.phrases == [first.phrase] * 2
+    assert [item.appearance is not None for item in (first, second)] == [pair.asked == 0, pair.asked == 1]
+    assert np.count_nonzero(pair.scene.ids[0] == 1) and np.count_nonzero(pair.scene.ids[0] == 2)
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.ablate", "rows=[nothing]", f"output={tmp_path}"]
+    done = subprocess.run(command, cwd=CONFIGS.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "no row 'nothing'" in done.stderr and "Traceback" not in done.stderr
