@@ -30,7 +30,7 @@ Flow = NDArray[np.float32]
 MOST = 0.125
 """The longest motion from frame to frame that a picture tells, as a share of the shorter side; longer ones are cut."""
 _REACH = 1.5
-"""How far from a carried point, in pixels, the object still is: points drift apart where it grows."""
+"""Gaps up to twice so wide, in pixels, are closed between carried points: they drift apart where an object grows."""
 
 
 def flow_to_video(flow: ArrayLike) -> NDArray[np.uint8]:
@@ -87,8 +87,9 @@ def flow_from_video(frames: ArrayLike) -> Flow:
 def carry_ids(first_ids: NDArray[np.uint8], flow: ArrayLike) -> NDArray[np.uint8]:
     """First-frame ids carried along a flow: the masks that a flow implies.
 
-    Every pixel of an object is a point that moves by the flow at the place it has reached. In each frame the object is
-    what lies within 1.5 pixels of its points; of two objects the one of the higher id is in front.
+    Every pixel of an object is a point that moves by the flow at the place it has reached, or by the longest flow of a
+    neighbouring pixel: at the rim of an object a flow is mixed with that of what rests behind. In each frame the
+    object is its points, with the gaps between them closed; of two objects the one of the higher id is in front.
 
     Args:
         first_ids: uint8 [H, W].
@@ -105,12 +106,13 @@ def carry_ids(first_ids: NDArray[np.uint8], flow: ArrayLike) -> NDArray[np.uint8
         raise ValueError(f"first_ids has shape {list(first_ids.shape)}; expected {list(moves.shape[1:3])}.")
     carried = np.zeros((len(moves) + 1, *first_ids.shape), np.uint8)
     carried[0] = first_ids
+    moves = np.stack([_longest_nearby(move) for move in moves])
     for number in (int(value) for value in np.unique(first_ids) if value):
         rows, columns = np.nonzero(first_ids == number)
         points = np.stack([columns, rows], axis=-1).astype(np.float32)
         for t, move in enumerate(moves, start=1):
             points = points + _at(move, points)
-            carried[t][_near(points, first_ids.shape)] = number
+            carried[t][_filled(points, first_ids.shape)] = number
     return carried
 
 
@@ -121,15 +123,30 @@ def _at(move: Flow, points: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(found, np.float32).reshape(-1, 2)
 
 
-def _near(points: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which pixels of a frame [H, W] lie within reach of a point [N, 2]."""
+def _longest_nearby(move: Flow) -> Flow:
+    """Of each pixel and its eight neighbours the longest flow, [H, W, 2]."""
+    padded = np.pad(move, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width = move.shape[:2]
+    near = np.stack([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)])
+    longest = np.hypot(near[..., 0], near[..., 1]).argmax(axis=0)
+    return np.take_along_axis(near, longest[None, ..., None], axis=0)[0]
+
+
+def _filled(points: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The pixels of a frame [H, W] that points [N, 2] cover, their gaps closed: grown by the reach, then shrunk."""
     columns, rows = points.round().astype(np.int64).T
     inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
     free = np.ones(size, np.uint8)
     free[rows[inside], columns[inside]] = 0
     if free.all():
         return np.zeros(size, bool)
-    return np.asarray(cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) < _REACH)
+    grown = (_distance(free) < _REACH).astype(np.uint8)
+    return _distance(grown) >= _REACH if not grown.all() else np.ones(size, bool)
+
+
+def _distance(places: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Of every pixel to the nearest one that is 0."""
+    return np.asarray(cv2.distanceTransform(places, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
 def check_flow(flow: ArrayLike) -> Flow:
