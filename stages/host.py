@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, MotionAdapter
 from torch import nn
-from transformers import AutoModelForTextEncoding, AutoTokenizer
+from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
 from stages.settings import Settings
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
@@ -42,7 +42,7 @@ def load_vae(pipeline: str, device: torch.device | str = "cpu") -> Any:
     kinds: dict[str, Any] = {"AutoencoderKLWan": AutoencoderKLWan, "AutoencoderKL": AutoencoderKL}
     if name not in kinds:
         raise ValueError(f"The autoencoder of {pipeline} is a {name}; expected one of {', '.join(kinds)}.")
-    vae = kinds[name].from_pretrained(pipeline, subfolder="vae", torch_dtype=torch.float32)
+    vae = kinds[name].from_pretrained(pipeline, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True)
     return vae.eval().requires_grad_(False).to(device)
 
 
@@ -51,8 +51,19 @@ def load_text(pipeline: str, device: torch.device | str = "cpu") -> tuple[Any, A
     for name in ("tokenizer", "text_encoder"):
         expect_component(pipeline, name)
     tokenizer = AutoTokenizer.from_pretrained(pipeline, subfolder="tokenizer")
-    encoder = AutoModelForTextEncoding.from_pretrained(pipeline, subfolder="text_encoder", dtype=torch.float32)
+    place = {"subfolder": "text_encoder", "dtype": torch.float32, "use_safetensors": True}
+    encoder = AutoModelForTextEncoding.from_pretrained(pipeline, **place)
     return tokenizer, encoder.eval().requires_grad_(False).to(device)
+
+
+def load_image_encoder(pipeline: str, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+    """The frozen image encoder and its processor, of a host with an image embedder, fp32."""
+    for name in ("image_encoder", "image_processor"):
+        expect_component(pipeline, name)
+    place = {"subfolder": "image_encoder", "dtype": torch.float32, "use_safetensors": True}
+    encoder = CLIPVisionModel.from_pretrained(pipeline, **place)
+    processor = CLIPImageProcessor.from_pretrained(pipeline, subfolder="image_processor")
+    return encoder.eval().requires_grad_(False).to(device), processor
 
 
 def module_digest(module: nn.Module, length: int = 12) -> str:
@@ -72,6 +83,12 @@ def encoder_digest(vae: Any) -> str:
     return hashlib.sha256(f"{module_digest(parts)}{scale}".encode()).hexdigest()[:12]
 
 
+_ACCEPTED = {
+    "wan": ("MaskedWanTransformer3DModel", "WanTransformer3DModel"),
+    "unet_motion": ("MaskedUNetMotionModel", "UNetMotionModel", "UNet2DConditionModel"),
+}
+
+
 def host_class(model: str) -> Any:
     """The class that ``host.model`` names."""
     return {"wan": MaskedWanTransformer3DModel, "unet_motion": MaskedUNetMotionModel}[model]
@@ -85,7 +102,7 @@ def build_transformer(settings: Settings) -> Any:
     the adapter makes a video model. New branches that the weights lack start as the model defines.
 
     Raises:
-        ValueError: no such folder, no size to build from, or an adapter that doesn't fit.
+        ValueError: no such folder, weights of another class, no size to build from, or an adapter that doesn't fit.
     """
     host, cls = settings.host, host_class(settings.host.model)
     if host.init_from is None:
@@ -93,15 +110,21 @@ def build_transformer(settings: Settings) -> Any:
             raise ValueError("host.transformer is empty and host.init_from null; expected sizes or weights.")
         torch.manual_seed(settings.seed)
         sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in host.transformer.items()}
-        default = inspect.signature(cls.__init__).parameters["in_channels"].default
-        return cls(**sizes, **_switches(settings, int(sizes.get("in_channels", default))))
+        default = inspect.signature(cls.__init__).parameters["out_channels"].default
+        return cls(**sizes, **_switches(settings, int(sizes.get("out_channels", default))))
     first = settings.stage.name == "image_to_motion"
     names = ("motion_transformer", "transformer") if first else ("transformer",)
     adapter = {}
     if host.motion_adapter is not None:
         names, adapter = ("unet",), {"motion_adapter": _motion_adapter(host.motion_adapter)}
     subfolder = _subfolder(host.init_from, names, "host.init_from")
-    switches = _switches(settings, int(cls.load_config(host.init_from, subfolder=subfolder)["in_channels"]))
+    config = cls.load_config(host.init_from, subfolder=subfolder)
+    if config.get("_class_name") not in _ACCEPTED[host.model]:
+        raise ValueError(
+            f"host.init_from={host.init_from} holds a {config.get('_class_name')}; expected one of"
+            f" {', '.join(_ACCEPTED[host.model])}, with host.model={host.model}."
+        )
+    switches = _switches(settings, int(config["out_channels"]))
     place = {"subfolder": subfolder, "torch_dtype": torch.float32}
     return cls.from_pretrained(host.init_from, **place, **adapter, **switches)
 

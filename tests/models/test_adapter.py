@@ -12,6 +12,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from ttm.models.adapter import CONFIG_NAME, WEIGHTS_NAME
+from ttm.models.lora import add_lora, has_lora, merge_lora
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 
 HOST: dict[str, Any] = {
@@ -156,3 +157,50 @@ def test_a_write_that_fails_leaves_the_old_adapter_whole(tmp_path: Path, monkeyp
         make_model().save_adapter(tmp_path)
     assert (tmp_path / WEIGHTS_NAME).read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
+
+
+def test_an_adapter_with_lora_goes_onto_a_plain_model_and_leaves_it_plain(tmp_path: Path) -> None:
+    model, fresh = trained(), make_model()
+    add_lora(model, rank=2, alpha=4)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    model.save_adapter(tmp_path / "adapter")
+    size = sum(file.stat().st_size for file in (tmp_path / "adapter").iterdir())
+    merge_lora(model)
+    model.save_pretrained(tmp_path / "whole")
+    assert size < (tmp_path / "whole" / "diffusion_pytorch_model.safetensors").stat().st_size
+    fresh.load_adapter(tmp_path / "adapter")
+    assert not has_lora(fresh) and set(fresh.state_dict()) == set(model.state_dict())
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(fresh.state_dict()[name], value)
+    assert not torch.equal(fresh.state_dict()["blocks.1.attn1.to_q.weight"], make_host().blocks[1].attn1.to_q.weight)
+
+
+def test_lora_that_does_not_fit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model, fresh = trained(), make_model()
+    add_lora(model, rank=2)
+    model.save_adapter(tmp_path)
+    text = (tmp_path / CONFIG_NAME).read_text()
+    (tmp_path / CONFIG_NAME).write_text(text.replace('"rank": 2', '"rank": 3'))
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    with pytest.raises(ValueError, match=r"lora_A.lora.weight' is \[2, 24\]; expected \[3, 24\]"):
+        fresh.load_adapter(tmp_path)
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in before.items())
+    (tmp_path / CONFIG_NAME).write_text(text)
+    with pytest.raises(ValueError, match="has LoRA and the model too"):
+        model.load_adapter(tmp_path)
+
+
+def test_an_adapter_of_other_public_weights_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    def of(source: str, fingerprint: str) -> MaskedWanTransformer3DModel:
+        model = trained()
+        model.register_to_config(base={"source": source, "revision": None, "fingerprint": fingerprint})
+        return model
+
+    of("Wan-AI/one", "aaaa").save_adapter(tmp_path)
+    with pytest.raises(ValueError, match=r"was trained on Wan-AI/one \(aaaa\); this model extends Wan-AI/two \(bbbb\)"):
+        of("Wan-AI/two", "bbbb").load_adapter(tmp_path)
+    of("a copy under another name", "aaaa").load_adapter(tmp_path)
+    trained().load_adapter(tmp_path)  # nobody said what this one extends

@@ -8,7 +8,9 @@ which public weights they fit, and the configuration they were trained with).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +61,8 @@ class AdapterMixin(_Base):
         with_info = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("use_safetensors", True)
         loader: Any = super()
-        model, info = loader.from_pretrained(
-            pretrained_model_name_or_path, output_loading_info=True, **kwargs
-        )
+        with _without_news_of_new_weights():
+            model, info = loader.from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
         missing = sorted(info.get("missing_keys", ()))
         lost = [name for name in missing if not cls._is_adapter_key(name)]
         if lost:
@@ -239,6 +240,21 @@ class AdapterMixin(_Base):
                 f" {name_of(expected['base'])}. Expected the same weights."
             )
         return found
+
+
+@contextmanager
+def _without_news_of_new_weights() -> Iterator[None]:
+    """Keep diffusers from warning of weights that a checkpoint lacks: they are looked at, and begun, right after."""
+    log = logging.getLogger("diffusers.models.modeling_utils")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Some weights of ")
+
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
 
 
 def _check_shapes(folder: Path, weights: Mapping[str, Tensor], own: Mapping[str, list[int]]) -> None:

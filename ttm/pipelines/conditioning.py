@@ -136,6 +136,9 @@ class Conditions:
         coverage: the objects' places, float [B, L, t', h', w']; None in stage 1.
         local_text: the objects' own texts, [B, L, S, D]; None in stage 1.
         local_mask: their tokens, bool [B, L, S]; None in stage 1.
+        image_latents: the host's own image condition [B, Ci, t, h, w], see :mod:`ttm.pipelines.host_image`; None for
+            a host that takes none.
+        image_embeds: the same picture through the host's image encoder, [B, places, width], or None.
     """
 
     latents: Tensor
@@ -143,13 +146,16 @@ class Conditions:
     coverage: Tensor | None = None
     local_text: Tensor | None = None
     local_mask: Tensor | None = None
+    image_latents: Tensor | None = None
+    image_embeds: Tensor | None = None
 
     def keep(self, visual: Tensor, text: Tensor, nothing: Tensor, nothing_mask: Tensor) -> Conditions:
         """Drop what guidance leaves out, sample by sample: the one place where training and inference do
         it.
 
         Without the visual condition its latents are zero and, since the ids come from it, so is the
-        coverage. Without the text both the global and the local texts are the text that says nothing.
+        coverage; the host's own image is zeros too. Without the text both the global and the local texts are the
+        text that says nothing.
 
         Args:
             visual: bool [B]: keep the image, the trajectory and the ids.
@@ -163,9 +169,12 @@ class Conditions:
             latents=torch.where(visual, self.latents, torch.zeros_like(self.latents)),
             text=torch.where(rearrange(text, "b -> b 1 1"), self.text, nothing),
         )
-        if self.coverage is not None:
-            coverage = torch.where(visual, self.coverage, torch.zeros_like(self.coverage))
-            kept = replace(kept, coverage=coverage)
+        for name in ("coverage", "image_latents"):
+            if (value := getattr(self, name)) is not None:
+                kept = replace(kept, **{name: torch.where(visual, value, torch.zeros_like(value))})
+        if self.image_embeds is not None:
+            embeds = torch.where(rearrange(visual, "b 1 1 1 1 -> b 1 1"), self.image_embeds, 0.0)
+            kept = replace(kept, image_embeds=embeds)
         if self.local_text is not None and self.local_mask is not None:
             nothing = rearrange(nothing, "1 s d -> 1 1 s d")
             nothing_mask = rearrange(nothing_mask, "1 s -> 1 1 s")
@@ -184,12 +193,14 @@ class Conditions:
 
         Latents without a channel are no visual condition: that of the few-shot variant is in the noisy latents.
         """
+        own = {"image_latents": self.image_latents, "encoder_hidden_states_image": self.image_embeds}
         return {
             "encoder_hidden_states": self.text.to(dtype),
             "condition_latents": self.latents.to(dtype) if self.latents.shape[1] else None,
             "object_coverage": self.coverage,
             "local_encoder_hidden_states": None if self.local_text is None else self.local_text.to(dtype),
             "local_attention_mask": self.local_mask,
+            **{name: value.to(dtype) for name, value in own.items() if value is not None},
         }
 
 

@@ -50,7 +50,7 @@ class ImageToMotionPipeline(StagePipeline):
     """Through-The-Mask's first stage: how will the objects move?
 
     Nothing of the first frame is pasted into the result: what it gives is the model's own prediction,
-    frame 0 included.
+    frame 0 included (but for a host that takes its first frame as known, Wan 2.2 TI2V).
     """
 
     _stage = "image_to_motion"
@@ -150,7 +150,8 @@ class ImageToMotionPipeline(StagePipeline):
         both = np.stack([image, PALETTE[ids]])
         x0, s0 = encode_video(self.vae, to_model(both, device).transpose(0, 2)).chunk(2)
         visual = image_to_motion_condition(x0, s0, num_latent_frames)
-        return Conditions(latents=visual, text=embeds[:1]), (embeds[1:], mask[1:])
+        own = self._host_image(both[1], num_latent_frames)
+        return Conditions(latents=visual, text=embeds[:1], **own), (embeds[1:], mask[1:])
 
     def _decode(self, latents: Tensor, first_ids: NDArray[np.uint8]) -> tuple[MaskTrajectory, NDArray[np.uint8]]:
         frames = to_uint8(decode_latents(self.vae, latents))

@@ -45,6 +45,7 @@ from ttm.prompt_planner import PromptPlanner, RulePlanner
 from ttm.segmentation import Segmenter
 
 Pixels = NDArray[uint8]
+_SHARED = ("vae", "tokenizer", "text_encoder", "image_encoder", "image_processor")
 
 
 @dataclass
@@ -85,6 +86,7 @@ class Pipeline(SamplingState, SavedPipeline):
             ``MaskedUNetMotionModel`` (the name says its role), and the scheduler that it was trained for.
         segmenter: finds the objects in the image; None if every call brings masks or a trajectory.
         segmenter_from: an embedded model whose segmenter is taken where ``segmenter`` is None; it is not saved again.
+        image_encoder, image_processor: CLIP's, of hosts with an image embedder (Wan 2.1 image-to-video), else None.
         planner: takes the sentence apart; not saved. None = ``RulePlanner()``.
         num_frames, height, width, fps: of the clips; what calls use by default.
         num_inference_steps, guidance_scale, image_guidance_scale: of stage 2, what calls use by default.
@@ -116,9 +118,9 @@ class Pipeline(SamplingState, SavedPipeline):
         motion_num_inference_steps, motion_guidance_scale, motion_image_guidance_scale: for stage 1 alone.
     """
 
-    model_cpu_offload_seq = "segmenter->text_encoder->motion_transformer->transformer->vae"
+    model_cpu_offload_seq = "segmenter->text_encoder->image_encoder->motion_transformer->transformer->vae"
     _callback_tensor_inputs = ["latents", "prompt_embeds"]
-    _optional_components = ["segmenter"]
+    _optional_components = ["segmenter", "image_encoder", "image_processor"]
     segmenter: Any
 
     def __init__(
@@ -146,6 +148,8 @@ class Pipeline(SamplingState, SavedPipeline):
         sigmas: str = "linear",
         motion_sigmas: str = "linear",
         segmenter_from: str | None = None,
+        image_encoder: Any = None,
+        image_processor: Any = None,
     ) -> None:
         super().__init__()
         borrows = segmenter is None and segmenter_from is not None
@@ -159,6 +163,8 @@ class Pipeline(SamplingState, SavedPipeline):
             motion_scheduler=motion_scheduler,
             scheduler=scheduler,
             segmenter=self._borrowed if borrows else segmenter,
+            image_encoder=image_encoder,
+            image_processor=image_processor,
         )
         self.register_to_config(
             num_frames=num_frames,
@@ -207,7 +213,7 @@ class Pipeline(SamplingState, SavedPipeline):
         )
 
     def _view(self, stage: type[StagePipeline], **own: Any) -> Any:
-        shared = {name: getattr(self, name) for name in ("vae", "tokenizer", "text_encoder")}
+        shared = {name: getattr(self, name) for name in _SHARED}
         names = ("num_frames", "height", "width", "fps", "max_sequence_length")
         view = stage(**shared, **own, **{name: self.config[name] for name in names})
         view.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))

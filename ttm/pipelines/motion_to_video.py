@@ -159,6 +159,7 @@ class MotionToVideoPipeline(StagePipeline):
             coverage=coverage,
             local_text=rearrange(embeds[2:], "l s d -> 1 l s d"),
             local_mask=rearrange(mask[2:], "l s -> 1 l s"),
+            **self._host_image(image, clip.shape[2]),
         )
         return conditions, (embeds[1:2], mask[1:2])
 

@@ -6,7 +6,6 @@ import difflib
 import inspect
 import json
 import os
-import struct
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines import pipeline_utils
 from safetensors import SafetensorError
 
+from ttm.models.weight_files import read_header
 from ttm.pipelines.embedded import embedded_folder, embedded_models
 
 INDEX = "model_index.json"
@@ -107,34 +107,40 @@ class SavedPipeline(DiffusionPipeline):
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as beside:
             super().save_pretrained(beside, variant=variant, max_shard_size=max_shard_size)
-            self._complete(Path(beside))
+            complete_folder(Path(beside), type(self))
             _move_in(Path(beside), target)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), variant=variant, **kwargs)
 
-    def _complete(self, folder: Path) -> None:
-        """Add ``pipeline.py``; take out of the JSON files where on this machine the models came from."""
-        cls = type(self)
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        # diffusers looks a component's class up only in modules that are imported already.
-        homes = {value[0] for value in index.values() if isinstance(value, list) and value[0]}
-        imports = "\n".join(f"import {home}" for home in sorted(homes) if home.startswith("ttm."))
-        text = _CUSTOM_PIPELINE_TEXT.format(imports=imports, module=cls.__module__, name=cls.__name__)
-        (folder / f"{CUSTOM_PIPELINE}.py").write_text(text, encoding="utf-8")
-        for path in folder.rglob("*.json"):
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                continue
-            changed = {key: value for key, value in values.items() if key != "_name_or_path"}
-            if path.name == INDEX:
-                changed["_class_name"] = [CUSTOM_PIPELINE, cls.__name__]
-            if path.name == "config.json" and "architectures" in values:
-                # transformers computes in the dtype that stands here, diffusers in float32: let both do
-                # the same,
-                # whatever the weights rest in.
-                changed["dtype"] = "float32"
-            if changed != values:
-                path.write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+def complete_folder(folder: Path, cls: type[Any]) -> None:
+    """Make a folder in diffusers' layout one of a pipeline of ours.
+
+    Adds ``pipeline.py``; takes out of the JSON files where on this machine the models came from.
+
+    Args:
+        folder: with model_index.json and the components' folders.
+        cls: the pipeline's class.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    # diffusers looks a component's class up only in modules that are imported already.
+    homes = {value[0] for value in index.values() if isinstance(value, list) and value[0]}
+    imports = "\n".join(f"import {home}" for home in sorted(homes) if home.startswith("ttm."))
+    text = _CUSTOM_PIPELINE_TEXT.format(imports=imports, module=cls.__module__, name=cls.__name__)
+    (folder / f"{CUSTOM_PIPELINE}.py").write_text(text, encoding="utf-8")
+    for path in folder.rglob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            continue
+        changed = {key: value for key, value in values.items() if key != "_name_or_path"}
+        if path.name == INDEX:
+            changed["_class_name"] = [CUSTOM_PIPELINE, cls.__name__]
+        if path.name == "config.json" and "architectures" in values:
+            # transformers computes in the dtype that stands here, diffusers in float32: let both do the same,
+            # whatever the weights rest in.
+            changed["dtype"] = "float32"
+        if changed != values:
+            path.write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _move_in(source: Path, target: Path) -> None:
@@ -191,25 +197,4 @@ def _check_component(folder: Path, library: str) -> None:
         # diffusers looks a class up only in modules that are imported already.
         import_module(library)
     for path in sorted(folder.rglob("*.safetensors")):
-        _check_safetensors(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise ValueError unless the file is as long as its own header says.
-
-    A safetensors file is: 8 bytes, the header's length; the header, JSON with each tensor's place; the
-    tensors.
-    """
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size - 8:
-                raise ValueError("its header is cut off")
-            header = json.loads(stream.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is damaged ({error}); expected a whole safetensors file.") from error
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise ValueError(f"{path} is damaged: it has {size} bytes; expected {expected} by its own header.")
+        read_header(path)

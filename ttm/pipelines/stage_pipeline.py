@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ttm.models.image_input import with_first_frame
 from ttm.pipelines.autoencoders import LatentFormat, latent_shape
 from ttm.pipelines.conditioning import (
     Conditions,
@@ -24,7 +27,8 @@ from ttm.pipelines.conditioning import (
     guided,
     stack_passes,
 )
-from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size
+from ttm.pipelines.host_image import check_host_image, host_image
+from ttm.pipelines.inputs import check_count, check_num_frames, check_scale, check_size, to_model
 from ttm.pipelines.samplers import Sampler
 from ttm.pipelines.saved_pipeline import SavedPipeline
 from ttm.pipelines.video_request import Packing
@@ -90,10 +94,12 @@ class StagePipeline(SamplingState, SavedPipeline):
         num_inference_steps, guidance_scale, image_guidance_scale: what calls use by default.
         max_sequence_length: text tokens; a longer text is cut off.
         sigmas: "linear" or "linear_quadratic", the noise levels of the steps in flow matching.
+        image_encoder, image_processor: CLIP's, of a host with an image embedder (Wan 2.1 image-to-video).
     """
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _callback_tensor_inputs = ["latents", "prompt_embeds"]
+    _optional_components = ["image_encoder", "image_processor"]
 
     def __init__(
         self,
@@ -111,6 +117,8 @@ class StagePipeline(SamplingState, SavedPipeline):
         image_guidance_scale: float = 1.5,
         max_sequence_length: int = 48,
         sigmas: str = "linear",
+        image_encoder: Any = None,
+        image_processor: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -119,6 +127,8 @@ class StagePipeline(SamplingState, SavedPipeline):
             text_encoder=text_encoder,
             transformer=transformer,
             scheduler=scheduler,
+            image_encoder=image_encoder,
+            image_processor=image_processor,
         )
         self.register_to_config(
             num_frames=num_frames,
@@ -148,6 +158,8 @@ class StagePipeline(SamplingState, SavedPipeline):
 
     def _check_components(self) -> None:
         check_components(self.vae, self.text_encoder, self.transformer)
+        images = (self.image_encoder, self.image_processor)
+        check_host_image(self.vae, self.transformer, *images, self.config.max_sequence_length)
 
     def check_sampling(
         self,
@@ -189,6 +201,12 @@ class StagePipeline(SamplingState, SavedPipeline):
 
     def _encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return encode_text(self.tokenizer, self.text_encoder, texts, self.config.max_sequence_length)
+
+    def _host_image(self, frame: NDArray[np.uint8], num_latent_frames: int) -> dict[str, Tensor]:
+        """The clip's first frame, uint8 [H, W, 3], as the host takes it; see :mod:`ttm.pipelines.host_image`."""
+        pixels = to_model(frame[None], self._execution_device)
+        images = (self.image_encoder, self.image_processor)
+        return host_image(self.vae, self.transformer, pixels, num_latent_frames, *images)
 
     def _noise(self, clip: tuple[int, int, int], generator: Any, latents: Tensor | None) -> Tensor:
         shape = latent_shape(self.vae, *clip)
@@ -240,6 +258,9 @@ class StagePipeline(SamplingState, SavedPipeline):
                         conditions, passes = replace(conditions, text=given["prompt_embeds"]), ()
                 bar.update()
         self._current_timestep = None
+        first = conditions.image_latents
+        if first is not None and self.transformer.config.get("known_first_frame") and any(item[1] for item in passes):
+            return with_first_frame(latents, first.to(latents))
         return latents
 
 

@@ -1,0 +1,109 @@
+"""A public checkpoint goes in; what comes out computes the same before training, and knows where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, WanImageToVideoPipeline, WanPipeline
+from PIL import Image
+
+from stages.from_public import main
+from tests.stages.public_bases import (
+    write_motion_adapter,
+    write_stable_diffusion,
+    write_wan,
+    write_wan_i2v,
+    write_wan_ti2v,
+)
+from ttm import MaskTrajectory, Pipeline, PromptPlan
+from ttm.motion.mask_trajectory import PALETTE
+from ttm.objects import ObjectPrompt
+
+HOSTS = ("wan", "wan_ti2v", "wan_i2v", "animatediff")
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "wan": write_wan, "wan_ti2v": write_wan_ti2v, "wan_i2v": write_wan_i2v, "animatediff": write_stable_diffusion
+}  # fmt: skip
+PLAN = PromptPlan(
+    prompt="the red ball moves left",
+    motion_prompt="the ball moves left",
+    objects=(ObjectPrompt(phrase="the red ball", local_prompt="a red ball moves left"),),
+)
+SIZE, FRAMES, STEPS = 64, 5, 3
+LATENTS = {"wan": (4, 2, 8, 8), "wan_i2v": (4, 2, 8, 8), "wan_ti2v": (6, 2, 4, 4), "animatediff": (4, FRAMES, 8, 8)}
+Folders = Callable[[str], tuple[Path, Path]]
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """A tiny base and the folder that was made from it, each once."""
+    root, made = tmp_path_factory.mktemp("public"), {}
+
+    def folders(host: str) -> tuple[Path, Path]:
+        if host not in made:
+            base, output = WRITERS[host](root / host), root / f"{host}_folder"
+            adapter = ["--motion-adapter", str(write_motion_adapter(root / "adapter"))] if host == "animatediff" else []
+            main([str(base), str(output), "--revision", "abc123", *adapter])
+            made[host] = base, output
+        return made[host]
+
+    return folders
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """A picture [H, W, 3] and ids [T, H, W] of one object that moves."""
+    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    ids = np.zeros((FRAMES, SIZE, SIZE), np.uint8)
+    for frame in range(FRAMES):
+        ids[frame, 16:48, 8 + 2 * frame : 40 + 2 * frame] = 1
+    return picture, ids
+
+
+def call_ours(pipe: Pipeline, stage: str, noise: torch.Tensor) -> torch.Tensor:
+    """Latents of one stage: visual scale 1; the local prompts are given, and before training they add nothing."""
+    picture, ids = scene()
+    call = {"latents": noise, "output_type": "latent", "height": SIZE, "width": SIZE, "num_inference_steps": STEPS}
+    call |= {"guidance_scale": 5.0, "image_guidance_scale": 1.0}
+    if stage == "image_to_motion":
+        return pipe.image_to_motion(picture, PLAN, ids[0], num_frames=FRAMES, **call).latents
+    return pipe.motion_to_video(picture, PLAN, MaskTrajectory(ids, 8.0), **call).frames
+
+
+def open_theirs(host: str, base: Path) -> Any:
+    """diffusers' own pipeline of a base, with the scheduler that the folder has."""
+    if host == "animatediff":
+        adapter = MotionAdapter.from_pretrained(base.parent / "adapter")
+        pipe: Any = AnimateDiffPipeline.from_pretrained(base, motion_adapter=adapter, feature_extractor=None)
+        betas = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012}
+        pipe.scheduler = DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+        return pipe
+    return (WanPipeline if host == "wan" else WanImageToVideoPipeline).from_pretrained(base)
+
+
+def call_theirs(pipe: Any, stage: str, noise: torch.Tensor, turned: bool = False) -> torch.Tensor:
+    """The same; a pipeline that takes an image gets the first frame of the clip that the stage makes."""
+    picture, ids = scene()
+    first = picture if stage == "motion_to_video" else PALETTE[ids[0]]
+    call = {"prompt": PLAN.prompt if stage == "motion_to_video" else PLAN.motion_prompt, "negative_prompt": ""}
+    call |= {"num_frames": FRAMES, "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "guidance_scale": 5.0}
+    if isinstance(pipe, WanImageToVideoPipeline):
+        call["image"] = Image.fromarray(np.ascontiguousarray(first[::-1] if turned else first))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(**call, latents=noise, output_type="latent").frames
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_before_training_each_stage_makes_what_diffusers_pipeline_makes(public: Folders, host: str) -> None:
+    base, output = public(host)
+    mine, plain = Pipeline.from_pretrained(output), open_theirs(host, base)
+    mine.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, *LATENTS[host], generator=torch.Generator().manual_seed(3))
+    for stage in ("image_to_motion", "motion_to_video"):
+        found, expected = call_ours(mine, stage, noise), call_theirs(plain, stage, noise)
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+    if isinstance(plain, WanImageToVideoPipeline):  # the image is no bystander, so that equality says something
+        assert (call_theirs(plain, stage, noise, turned=True) - expected).abs().max() > 1e-2
