@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
 from stages.settings import Settings
+from stages.whole_files import replace_folder
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.models.unet_motion import MaskedUNetMotionModel
 from ttm.pipelines.autoencoders import LatentFormat
@@ -127,6 +128,17 @@ def build_transformer(settings: Settings) -> Any:
     switches = _switches(settings, int(config["out_channels"]))
     place = {"subfolder": subfolder, "torch_dtype": torch.float32}
     return cls.from_pretrained(host.init_from, **place, **adapter, **switches)
+
+
+def export_adapter(model: Any, settings: Settings) -> None:
+    """Write ``output_dir``/adapter, what a run trained of a host that it left as it was: new branches, and LoRA.
+
+    Nothing of a run that trained the host itself. Before LoRA is merged, in ``export_dtype``.
+    """
+    if settings.host.trainable not in ("adapter", "lora"):
+        return
+    dtype = getattr(torch, settings.export_dtype)
+    replace_folder(Path(settings.output_dir) / "adapter", lambda beside: model.save_adapter(beside, dtype=dtype))
 
 
 def _switches(settings: Settings, channels: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ What it does:  1. fills the latent cache up to ``data.encode_scenes`` (python -m
                   many processes as you like), and trains on every whole shard, or on ``data.num_scenes``;
                2. trains, writing ``output_dir``/log.jsonl, tensorboard/ (tracker=none: not) and checkpoints/;
                3. ends, at max_steps, time_limit_minutes or SIGTERM, with ``output_dir``/transformer/: the averaged
-                  weights as a diffusers model folder, which a pipeline loads and ``host.init_from`` goes on from; and
+                  weights as a diffusers model folder, which a pipeline loads and ``host.init_from`` goes on from;
+                  adapter/, with host.trainable=adapter or lora: what was trained, alone (see docs/own_weights.md); and
                   scheduler/, which samples from it (host=ttm_tiny_unet trains a U-Net with v-prediction and DDIM).
 Fine-tuning:   host.init_from=ttm/pretrained/ttm-tiny takes that pipeline's transformer of the stage, with a fresh
                optimiser; give it an output_dir of its own.
@@ -43,7 +44,8 @@ from omegaconf import OmegaConf
 
 from stages.cache import cache_folder, fill_cache, latents_at_rest, variant_key
 from stages.checkpoint import list_checkpoints
-from stages.host import build_transformer, host_class, load_text, load_vae
+from stages.host import build_transformer, export_adapter, host_class, load_text, load_vae
+from stages.host_image import with_host_image
 from stages.image_to_motion import ImageToMotion
 from stages.latent_cache import LatentCache
 from stages.memory import finish_model, prepare_model, prepare_vae
@@ -73,7 +75,7 @@ def run(settings: Settings) -> Finished:
     check_optimizer(settings.optimizer.name)
     check_sharding(settings)
     model = build_model(settings, accelerator)
-    task = build_task(settings, accelerator, model)
+    task = with_host_image(build_task(settings, accelerator, model), settings, model, accelerator.device)
     prepare_model(model, settings)
     if settings.compile:
         model.compile_repeated_blocks()
@@ -89,6 +91,7 @@ def run(settings: Settings) -> Finished:
         if is_shared_out(settings, accelerator):
             averaged = gathered(averaged, empty_model(settings, averaged.config))
         if accelerator.is_main_process:
+            export_adapter(averaged, settings)
             finish_model(averaged)
             export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
     if accelerator.is_main_process:
@@ -164,7 +167,7 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     prepare_vae(vae, settings)
     tokenizer, text_encoder = load_text(pipeline, device)  # before slow work, should one of them be missing
     check_text_length(text_encoder, settings.host.max_sequence_length)
-    takes = (model.config.in_channels, model.text_width)
+    takes = (model.latent_channels, model.text_width)
     expected = (LatentFormat.of(vae).channels, text_encoder.config.hidden_size)
     if takes != expected:
         raise ValueError(
