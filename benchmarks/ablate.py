@@ -3,6 +3,7 @@
     python -m benchmarks.ablate table=attention                     # Table 3 on the embedded transformer
     python -m benchmarks.ablate table=attention host=ttm_tiny_unet  # and on the embedded U-Net
     python -m benchmarks.ablate table=attention --dry-run           # what it would cost; trains nothing
+    python -m benchmarks.ablate table=few_shot                      # the few-shot paper's Table II
     python -m benchmarks.ablate table=attention rows=[none,both] seeds=[0,1,2,3,4]
     python -m benchmarks.ablate table=attention hydra/launcher=submitit_slurm   # a cluster's jobs, one a run
 
@@ -15,8 +16,9 @@ docs/ablations.md says what each table asks, what it costs, and where results li
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -24,9 +26,32 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.ablation_plan import Plan, read_plan
+from benchmarks.ablation_few_shot import read_few_shot_plan
+from benchmarks.ablation_plan import START, read_plan
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class AblationPlan(Protocol):
+    """A table, as the launcher sees it: rows, seeds, the (row, seed) of every job, and where results lie."""
+
+    @property
+    def rows(self) -> Iterable[str]: ...
+
+    @property
+    def seeds(self) -> Iterable[int]: ...
+
+    @property
+    def jobs(self) -> list[tuple[str, int]]: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    def run(self, row: str, seed: int) -> None:
+        """One job: train, score, and write the table as far as it goes."""
+
+    def cost(self) -> str:
+        """What the table would cost."""
 
 
 def as_overrides(words: Sequence[str]) -> list[str]:
@@ -35,7 +60,7 @@ def as_overrides(words: Sequence[str]) -> list[str]:
     return [f"table.{word}" if word.startswith("host=") else short.get(word, word) for word in words]
 
 
-def open_plan(words: Sequence[str]) -> tuple[Plan, bool]:
+def open_plan(words: Sequence[str]) -> tuple[AblationPlan, bool]:
     """The table that a command line asks for, and whether only its cost is wanted.
 
     Raises:
@@ -45,17 +70,24 @@ def open_plan(words: Sequence[str]) -> tuple[Plan, bool]:
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             config = compose(config_name="ablate", overrides=asked)
-        return read_plan(config), bool(config.dry_run)
+        return read_table(config), bool(config.dry_run)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(str(error).strip().splitlines()[0]) from error
+
+
+def read_table(config: DictConfig) -> AblationPlan:
+    """The table of a configuration.
+
+    Raises:
+        ValueError: one that does not fit.
+    """
+    return read_few_shot_plan(config) if config.table.kind == "few_shot" else read_plan(config)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="ablate")
 def job(config: DictConfig) -> None:
     """One run, as hydra calls it."""
-    from benchmarks.ablation_run import run_job  # after hydra: it imports sam2
-
-    run_job(read_plan(config), str(config.row), int(config.seed))
+    read_table(config).run(str(config.row), int(config.seed))
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -67,12 +99,10 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         plan, dry_run = open_plan(words)
         if dry_run:
-            from benchmarks.ablation_cost import print_cost
-
-            print_cost(plan)
+            print(plan.cost())
             return
-        for row, seeds in _sweeps(plan):
-            sys.argv[1:] = ["-m", *words, f"seed={seeds}", f"row={row}"]
+        for row, seed in _sweeps(plan):
+            sys.argv[1:] = ["-m", *words, f"seed={seed}", f"row={row}"]
             job()
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"benchmarks.ablate: {error}") from error
@@ -81,10 +111,11 @@ def main(words: Sequence[str] | None = None) -> None:
     print((plan.folder / "table.md").read_text(encoding="utf-8"))
 
 
-def _sweeps(plan: Plan) -> list[tuple[str, str]]:
+def _sweeps(plan: AblationPlan) -> list[tuple[str, str]]:
     """Rows and seeds of each multirun, joined as hydra reads them: the start by itself, since all others wait for it;
     then one seed of every row before the next."""
-    return [("start", "0"), (",".join(plan.rows), ",".join(str(seed) for seed in plan.seeds))]
+    runs = (",".join(plan.rows), ",".join(str(seed) for seed in plan.seeds))
+    return [(START, "0"), runs] if (START, 0) in plan.jobs else [runs]
 
 
 if __name__ == "__main__":

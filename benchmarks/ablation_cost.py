@@ -90,8 +90,3 @@ def told(plan: Plan, costs: Mapping[str, Cost]) -> str:
         numbers = f"{left:>10}{cost.step:>9.2f}{cost.steps:>7}{cost.scene:>9.2f}{cost.scenes:>8}"
         lines.append(f"{row:<12}{numbers}{format_seconds(cost.seconds):>10}")
     return "\n".join([*lines, "", f"in all {format_seconds(total)}, one run after the other; nothing was trained"])
-
-
-def print_cost(plan: Plan) -> None:
-    """Measure, and say it."""
-    print(told(plan, measure_cost(plan)))

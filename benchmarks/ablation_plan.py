@@ -7,7 +7,7 @@ a run is the same for all rows: the start, the steps, and by its seed the order 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,18 @@ class Plan:
         """Row and seed of every run: the start, then one seed of every row before the next."""
         return [(START, 0), *((row, seed) for seed in self.seeds for row in self.rows)]
 
+    def run(self, row: str, seed: int) -> None:
+        """One run; see :func:`benchmarks.ablation_run.run_job`."""
+        from benchmarks.ablation_run import run_job  # with torch, and after hydra: it imports sam2
+
+        run_job(self, row, seed)
+
+    def cost(self) -> str:
+        """What the runs that are left would cost."""
+        from benchmarks.ablation_cost import measure_cost, told
+
+        return told(self, measure_cost(self))
+
     def run_folder(self, row: str, seed: int) -> Path:
         """Where a run keeps what it trains and its scores."""
         return self.folder / START if row == START else self.folder / "runs" / f"{row}-{seed}"
@@ -101,7 +113,7 @@ def read_plan(config: DictConfig) -> Plan:
     added = table["hosts"][host]
     names = [str(name) for name in config.rows] if config.rows is not None else table["default_rows"]
     for name in names:
-        _expect_row(name, table["rows"])
+        expect_row(name, table["rows"])
     seeds = [int(seed) for seed in (config.seeds if config.seeds is not None else table["seeds"])]
     numbers = {"steps": table["steps"], "start.steps": table["start"]["steps"], "the number of seeds": len(seeds)}
     numbers |= {f"scenes.{kind}": table["scenes"][kind] for kind in ("pair", "twins")}
@@ -130,7 +142,8 @@ def read_plan(config: DictConfig) -> Plan:
     )
 
 
-def _expect_row(name: str, known: Mapping[str, Any]) -> None:
+def expect_row(name: str, known: Collection[str]) -> None:
+    """Raise ValueError, with the nearest known name, unless there is such a row."""
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -106,9 +106,9 @@ def _expect_settings(path: Path, settings: Settings) -> None:
     """Write a run's settings, or compare them with those that it was begun with.
 
     Raises:
-        ValueError: they differ in more than the number of threads.
+        ValueError: they differ in more than where the run lies and on how many threads it runs.
     """
-    own: dict[str, Any] = plain(asdict(settings) | {"num_threads": None})
+    own: dict[str, Any] = plain(asdict(settings) | {"num_threads": None, "output_dir": ""})
     if not path.exists():
         write_report(path, own)
     known = json.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """Table II of the few-shot paper on motions that the base never saw: python -m benchmarks.few_shot
 
+``python -m benchmarks.ablate table=few_shot`` is the same as jobs, a pattern and a seed each.
+
 For each pattern of :mod:`ttm.data.motion_patterns` and each seed, six clips of the synthetic world are learnt twice,
 with the masks and without them, and videos of other scenes of the same pattern are made along their true masks:
 
@@ -22,7 +24,7 @@ Rows are on the disk as they finish; the same command goes on where it was stopp
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.few_shot_table import VARIANTS, write_table
-from benchmarks.rows import RowFile, fingerprint
+from benchmarks.rows import RowFile, fingerprint, read_rows
 from stages.few_shot import read_arguments, run
 from stages.settings import Settings
 from ttm.data.clip_folder import Clip
@@ -103,18 +105,24 @@ def scenes_of(split: Any, pattern: str, seed: int, count: int, arguments: argpar
 
 
 def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -> FewShotPipeline:
-    """Train on the pattern's clips, or go on, or open what is trained already."""
+    """Train on the pattern's clips, or go on, or open what is trained already.
+
+    Raises:
+        KeyboardInterrupt: the training was told to stop.
+    """
     name = pattern.replace(" ", "-")
     folder = arguments.output / "trained" / f"{name}-{seed}{'' if masks else '-without-mask'}"
     scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
     clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
-    run(_settings(folder, seed, masks, arguments), clips)
+    if not run(training_settings(folder, seed, masks, arguments), clips).complete:
+        raise KeyboardInterrupt("stopped; the same command goes on")
     pipe = FewShotPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _settings(folder: Path, seed: int, masks: bool, arguments: argparse.Namespace) -> Settings:
+def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.Namespace) -> Settings:
+    """The settings of ``python -m stages.few_shot`` of one training."""
     changes = [
         f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
         f"optimizer.lr={arguments.lr}", f"host.mask_cross_attention={str(masks).lower()}", "tracker=none",
@@ -146,11 +154,13 @@ def make(
     return made
 
 
-def measure(rows: RowFile, pattern: str, seed: int, arguments: argparse.Namespace) -> None:
-    """Every row of one pattern and seed that is missing, and a sheet of their videos."""
+def measure(
+    rows: RowFile, known: Mapping[tuple[str, str], Any], pattern: str, seed: int, arguments: argparse.Namespace
+) -> None:
+    """Every row of one pattern and seed that is not known, and a sheet of their videos."""
     scenes = scenes_of("test", pattern, seed, arguments.scenes, arguments)
     wanted = [(variant, n) for variant in arguments.variants for n in range(len(scenes))]
-    missing = [item for item in wanted if ("table", _item(pattern, seed, *item)) not in rows.rows]
+    missing = [item for item in wanted if ("table", _item(pattern, seed, *item)) not in known]
     if not missing:
         return
     scores, shown = Scores(), {"true": scenes[0].frames}
@@ -203,15 +213,33 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def belonging(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What decides the rows, as plain values, and its fingerprint."""
+    described = {k: v for k, v in vars(arguments).items() if k not in ADDED}
+    return described, fingerprint(described, [Path(__file__)])
+
+
+def run_part(arguments: argparse.Namespace, pattern: str, seed: int) -> None:
+    """One pattern and seed, in a file of its own, so that parts may run side by side; then the table so far."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    described, belongs_to = belonging(arguments)
+    rows = RowFile(arguments.output / f"rows-{pattern.replace(' ', '-')}-{seed}.jsonl", belongs_to)
+    try:
+        measure(rows, read_rows(arguments.output, belongs_to), pattern, seed, arguments)
+    finally:
+        rows.close()
+    write_table(arguments.output, list(read_rows(arguments.output, belongs_to).values()), described)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """The program; see the head of this file."""
     arguments = read_command_line(words)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    described = {k: v for k, v in vars(arguments).items() if k not in ADDED}
-    rows = RowFile(arguments.output / "rows.jsonl", fingerprint(described, [Path(__file__)]))
+    described, belongs_to = belonging(arguments)
+    rows = RowFile(arguments.output / "rows.jsonl", belongs_to)
     try:
         for pattern, seed in work(arguments):
-            measure(rows, pattern, seed, arguments)
+            measure(rows, rows.rows, pattern, seed, arguments)
             write_table(arguments.output, list(rows.rows.values()), described)
     finally:
         rows.close()

@@ -11,9 +11,11 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks.ablate import CONFIGS, open_plan
-from benchmarks.ablation_plan import START
+from benchmarks.ablation_few_shot import FewShotPlan
+from benchmarks.ablation_plan import START, Plan
 from benchmarks.ablation_scores import METRICS
 from benchmarks.ablation_table import verdicts
+from benchmarks.few_shot import read_command_line
 from benchmarks.measure import Settings
 from benchmarks.scenes import pair_scene
 from stages.settings import load_settings
@@ -29,7 +31,7 @@ def _hydra_is_free() -> None:
 @pytest.mark.parametrize(("host", "rows"), [("ttm_tiny", "ti2v,none,unmasked,cross,self"), ("ttm_tiny_unet", "both")])
 def test_every_row_of_the_attention_table_is_a_run(host: str, rows: str) -> None:
     plan, dry_run = open_plan(["table=attention", f"host={host}", f"rows=[{rows}]", "seeds=[3]"])
-    assert not dry_run and plan.jobs[0] == (START, 0)
+    assert isinstance(plan, Plan) and not dry_run and plan.jobs[0] == (START, 0)
     common = None
     for row, seed in plan.jobs:
         settings = load_settings(plan.overrides(row, seed))
@@ -51,11 +53,24 @@ def test_every_row_of_the_attention_table_is_a_run(host: str, rows: str) -> None
         (["table.steps=0"], "steps of table=attention is 0"),
         (["table=nothing"], "table/nothing"),
         (["stepps=3"], "stepps"),
+        (["table=few_shot", "rows=[zigzag]"], "did you mean 'zigzags'"),
+        (["table=few_shot", "host=ttm_tiny"], "no host 'ttm_tiny'"),
+        (["table=few_shot", "seeds=[]"], "seeds is empty"),
     ],
 )
 def test_bad_input_is_told(words: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_plan(words)
+
+
+def test_the_few_shot_table_is_its_programs(tmp_path: Path) -> None:
+    plan, dry_run = open_plan(["table=few_shot", "--dry-run", "rows=[turns-back]", "seeds=[1]", f"output={tmp_path}"])
+    assert isinstance(plan, FewShotPlan) and dry_run
+    assert plan.jobs == [("turns-back", 1)]
+    arguments = plan.arguments()
+    assert (arguments.output, arguments.steps, arguments.precision) == (tmp_path, 300, "no")
+    own = read_command_line([])
+    assert {**vars(arguments), "output": own.output} == vars(own)  # the two ways to start it say the same
 
 
 def test_orders_are_counted_seed_by_seed() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import few_shot_drift
-from benchmarks.few_shot import main
+from benchmarks.few_shot import main, read_command_line, run_part
 from benchmarks.few_shot_table import ABLATIONS, FIGURES, orders, spread, write_table
 from ttm.data.motion_patterns import PATTERNS
 from ttm.data.synthetic import SyntheticWorld
@@ -87,3 +87,5 @@ def test_the_program_writes_rows_and_a_table_and_goes_on(
     assert (tmp_path / "out/swings-0.png").exists() and "| without mask |" in capsys.readouterr().out
     main(words)
     assert (tmp_path / "out/rows.jsonl").read_text().splitlines() == rows
+    run_part(read_command_line(words), "swings", 0)  # a job of benchmarks.ablate: what is known is not made again
+    assert len((tmp_path / "out/rows-swings-0.jsonl").read_text().splitlines()) == 1
