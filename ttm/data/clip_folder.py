@@ -137,22 +137,27 @@ def clip_names(folder: Path) -> list[str]:
 
 def _read(path: Path, told: ClipPrompt, fps: float, size: tuple[int, int]) -> _Source:
     video = resample_video(path, fps, size)
-    masks = told.masks or _masks_beside(path)
+    masks = told.masks or masks_beside(path)
     if masks is None:
         return _Source(path, told, video, None)
-    given = _read_masks(masks)
+    given = read_masks(masks)
     expected = (video.source_frames, *video.source_size)
     if given.ids.shape != expected:
         raise ValueError(
             f"{masks} holds {given.num_frames} masks of {given.height} x {given.width}; expected {expected[0]} of"
             f" {expected[1]} x {expected[2]}, as {path.name} has frames."
         )
-    box = _centred_part(video.source_size, size)
+    box = centred_part(video.source_size, size)
     ids = np.stack([resize_ids(given.ids[number][box], *size) for number in video.sources])
     return _Source(path, told, video, ids)
 
 
-def _masks_beside(path: Path) -> Path | None:
+def masks_beside(path: Path) -> Path | None:
+    """The file or folder of masks beside a clip, or None.
+
+    Raises:
+        ValueError: there are two.
+    """
     beside = (f"{path.stem}.npz", f"{path.stem}{MASKS_INFIX}.mp4", f"{path.stem}{MASKS_INFIX}")
     found = [path.with_name(name) for name in beside if path.with_name(name).exists()]
     if len(found) > 1:
@@ -160,7 +165,12 @@ def _masks_beside(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _read_masks(path: Path) -> MaskTrajectory:
+def read_masks(path: Path) -> MaskTrajectory:
+    """Masks of any of the forms that may lie beside a clip.
+
+    Raises:
+        ValueError: no masks, or damaged ones.
+    """
     if path.is_dir():
         return read_painted_frames(path)
     if path.suffix.lower() == ".npz":
@@ -183,7 +193,8 @@ def _from_palette_video(frames: NDArray[np.uint8]) -> MaskTrajectory:
     return MaskTrajectory.from_video(frames, ids=numbers)
 
 
-def _centred_part(size: tuple[int, int], to: tuple[int, int]) -> tuple[slice, slice]:
+def centred_part(size: tuple[int, int], to: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the part of masks of ``size`` that :func:`~ttm.data.video_reader.fit_frame` keeps."""
     scale = min(size[0] / to[0], size[1] / to[1])
     lengths = (min(have, max(1, round(want * scale))) for have, want in zip(size, to, strict=True))
     rows, columns = (slice((have - n) // 2, (have - n) // 2 + n) for have, n in zip(size, lengths, strict=True))

@@ -54,7 +54,7 @@ def read_clip_prompts(folder: Path, names: Sequence[str]) -> dict[str, ClipPromp
             folder; or a clip has no prompt.
     """
     path = folder / PROMPTS
-    entries = _read_yaml(path) if path.exists() else {}
+    entries = read_prompt_file(path) if path.exists() else {}
     if unknown := [name for name in entries if name not in names]:
         raise ValueError(f"{path} names {unknown[0]!r}, which is no clip of the folder; expected some of {names}.")
     return {name: _entry(folder, name, entries.get(name)) for name in names}
@@ -80,7 +80,12 @@ def inside(folder: Path, name: str, what: str) -> Path:
     return path
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_prompt_file(path: Path) -> Mapping[str, Any]:
+    """The entries of a ``prompts.yaml`` by file name, each a prompt or a mapping, as they stand there.
+
+    Raises:
+        ValueError: no YAML of that form.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,0 +1,1 @@
+"""Videos to training data: clips, captions, plans, tracked ids, latents, in shards."""
