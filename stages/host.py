@@ -115,9 +115,8 @@ def build_transformer(settings: Settings) -> Any:
         return cls(**sizes, **_switches(settings, int(sizes.get("out_channels", default))))
     first = settings.stage.name == "image_to_motion"
     names = ("motion_transformer", "transformer") if first else ("transformer",)
-    adapter = {}
     if host.motion_adapter is not None:
-        names, adapter = ("unet",), {"motion_adapter": _motion_adapter(host.motion_adapter)}
+        names = ("unet",)
     subfolder = _subfolder(host.init_from, names, "host.init_from")
     config = cls.load_config(host.init_from, subfolder=subfolder)
     if config.get("_class_name") not in _ACCEPTED[host.model]:
@@ -126,6 +125,9 @@ def build_transformer(settings: Settings) -> Any:
             f" {', '.join(_ACCEPTED[host.model])}, with host.model={host.model}."
         )
     switches = _switches(settings, int(config["out_channels"]))
+    adapter = {}
+    if host.motion_adapter is not None:
+        adapter = {"motion_adapter": _motion_adapter(host.motion_adapter)}
     place = {"subfolder": subfolder, "torch_dtype": torch.float32}
     return cls.from_pretrained(host.init_from, **place, **adapter, **switches)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, WanImag
 from PIL import Image
 
 from stages.from_public import main
+from stages.settings import load_settings
+from stages.train import run
 from tests.stages.public_bases import (
     write_motion_adapter,
     write_stable_diffusion,
@@ -33,6 +37,7 @@ PLAN = PromptPlan(
     motion_prompt="the ball moves left",
     objects=(ObjectPrompt(phrase="the red ball", local_prompt="a red ball moves left"),),
 )
+ROOT = Path(__file__).parents[2]
 SIZE, FRAMES, STEPS = 64, 5, 3
 LATENTS = {"wan": (4, 2, 8, 8), "wan_i2v": (4, 2, 8, 8), "wan_ti2v": (6, 2, 4, 4), "animatediff": (4, FRAMES, 8, 8)}
 Folders = Callable[[str], tuple[Path, Path]]
@@ -107,3 +112,57 @@ def test_before_training_each_stage_makes_what_diffusers_pipeline_makes(public: 
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
     if isinstance(plain, WanImageToVideoPipeline):  # the image is no bystander, so that equality says something
         assert (call_theirs(plain, stage, noise, turned=True) - expected).abs().max() > 1e-2
+
+
+TRAINED = {
+    "wan": ("wan_1_3b", "image_to_motion", "all"),
+    "wan_ti2v": ("wan_ti2v_5b", "motion_to_video", "adapter"),
+    "wan_i2v": ("wan_i2v_14b", "motion_to_video", "lora"),
+    "animatediff": ("animatediff_sd15", "motion_to_video", "all"),
+}
+"""Each host's configuration, the stage that is trained, and what of it."""
+
+GENERATE = """
+import sys
+import numpy as np
+import torch
+from tests.stages.test_from_public import TRAINED, LATENTS, call_ours
+from ttm import Pipeline
+
+root = sys.argv[1]
+for host, (_, stage, trainable) in TRAINED.items():
+    name = "motion_transformer" if stage == "image_to_motion" else "transformer"
+    noise = torch.randn(1, *LATENTS[host], generator=torch.Generator().manual_seed(3))
+    base = Pipeline.from_pretrained(f"{root}/{host}_folder")
+    before, host_class = call_ours(base, stage, noise), type(base.transformer)
+    whole = host_class.from_pretrained(f"{root}/run_{host}/transformer")
+    after = call_ours(Pipeline.from_pretrained(f"{root}/{host}_folder", **{name: whole}), stage, noise)
+    assert after.isfinite().all() and not torch.equal(after, before), host
+    assert whole.config.base["source"] == host, host
+    if trainable != "all":
+        getattr(base, name).load_adapter(f"{root}/run_{host}/adapter")
+        torch.testing.assert_close(call_ours(base, stage, noise), after, atol=1e-3, rtol=1e-3)
+print("ALL MADE")
+"""
+
+
+def test_every_host_trains_saves_and_generates_in_a_fresh_process(public: Folders, tmp_path: Path) -> None:
+    for host, (config, stage, trainable) in TRAINED.items():
+        _, output = public(host)
+        run(load_settings(training(output, output.parent / f"run_{host}", config, stage, trainable, tmp_path)))
+        assert (output.parent / f"run_{host}" / "adapter").exists() is (trainable != "all")
+    done = subprocess.run(
+        [sys.executable, "-c", GENERATE, str(output.parent)], cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
+    assert done.stdout.splitlines()[-1:] == ["ALL MADE"], done.stderr
+
+
+def training(output: Path, to: Path, config: str, stage: str, trainable: str, cache: Path) -> list[str]:
+    """Two steps, of two clips each."""
+    return [
+        f"host={config}", f"host.pipeline={output}", f"host.init_from={output}", f"host.trainable={trainable}",
+        "host.num_masked_blocks=1", "host.lora_rank=2", f"stage={stage}", f"data.cache_dir={cache}",
+        f"data.size={SIZE}", f"data.num_frames={FRAMES}", "data.num_objects=[1,1]", "data.shard_size=2",
+        "data.encode_scenes=2", f"output_dir={to}", "max_steps=2", "batch_size=2", "precision=no", "log_every=1",
+        "optimizer.lr=1e-2", "optimizer.warmup_steps=1", "tracker=none", "num_threads=1",
+    ]  # fmt: skip
