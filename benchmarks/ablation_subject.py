@@ -19,8 +19,8 @@ from stages.host import host_class, load_text, load_vae
 from stages.objectives import build_objective
 from stages.settings import Settings
 from ttm.data.synthetic import SyntheticScene
-from ttm.motion.mask_trajectory import MaskTrajectory
-from ttm.objects import PromptPlan, whole_plan
+from ttm.motion.optical_flow import FlowTrajectory
+from ttm.objects import PromptPlan
 from ttm.pipelines.autoencoders import decode_latents, encode_video, latent_shape
 from ttm.pipelines.inputs import to_model, to_uint8
 from ttm.pipelines.motion_to_video import MotionToVideoPipeline
@@ -42,36 +42,27 @@ class TrainedStage:
         folder = Path(settings.output_dir) / "transformer"
         model = host_class(host.model).from_pretrained(folder, torch_dtype=torch.float32).eval().to(self._device)
         scheduler = build_objective(settings.objective).scheduler()
-        self._pipe = MotionToVideoPipeline(
-            vae, tokenizer, text_encoder, model, scheduler, max_sequence_length=host.max_sequence_length
-        )
+        told: dict[str, Any] = {"max_sequence_length": host.max_sequence_length, "motion": settings.motion.name}
+        self._pipe = MotionToVideoPipeline(vae, tokenizer, text_encoder, model, scheduler, **told)
         self._sampling = self._pipe.check_sampling(**sampling)
         self._pipe.set_progress_bar_config(disable=True)
         self._config = model.config
 
     @property
-    def sees_motion(self) -> bool:
-        """Whether it was trained with any motion; else it gets image and sentence alone."""
-        return self.settings.motion.left_out < 1
-
-    @property
     def reads_local_prompts(self) -> bool:
         """Whether swapping the objects' prompts can change anything."""
-        return self.sees_motion and self._config.num_masked_blocks > 0 and self._config.masked_cross
+        sees_motion = self.settings.motion.left_out < 1  # else it gets the sentence as nobody took it apart
+        return bool(sees_motion and self._config.num_masked_blocks > 0 and self._config.masked_cross)
 
     @torch.no_grad()
     def render(self, scene: SyntheticScene, plan: PromptPlan, seed: int) -> Pixels:
         """A video of the scene's first frame along its true motion, uint8 [T, H, W, 3]."""
-        ids = scene.ids if self.sees_motion else np.zeros_like(scene.ids)
-        noise = draw_noise(
-            latent_shape(self._pipe.vae, *ids.shape), torch.Generator().manual_seed(seed), self._device
-        )
-        told = plan if self.sees_motion else whole_plan(plan.prompt)
+        motion = FlowTrajectory(scene.ids, scene.flow())  # knows the masks and the flow: the model's kind is taken
+        shape = latent_shape(self._pipe.vae, *scene.ids.shape)
+        noise = draw_noise(shape, torch.Generator().manual_seed(seed), self._device)
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
         with half, attention_kernel(self.settings.attention, self._device, self.settings.precision):
-            video = self._pipe.render(
-                scene.frames[0], told, MaskTrajectory(ids), noise, self._sampling, output_type="np"
-            )
+            video = self._pipe.render(scene.frames[0], plan, motion, noise, self._sampling, output_type="np")
         return np.asarray((np.asarray(video[0]) * 255).round(), np.uint8)
 
     def round_trip(self, frames: Pixels) -> Pixels:

@@ -194,6 +194,10 @@ class MaskTrajectory:
         painted[objects] = mixed.round().astype(np.uint8)
         return painted
 
+    def part(self, top: int, left: int, height: int, width: int) -> MaskTrajectory:
+        """A rectangle of every frame, in pixels."""
+        return MaskTrajectory(self.ids[:, top : top + height, left : left + width], self.fps)
+
     def resize(self, height: int, width: int) -> MaskTrajectory:
         """Another size in pixels, by the nearest pixel; the aspect ratio is not kept.
 

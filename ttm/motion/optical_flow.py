@@ -18,8 +18,6 @@ state how it is shown; this is the usual colour wheel, with a scale that does no
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -204,7 +202,7 @@ class FlowTrajectory(MaskTrajectory):
             raise ValueError(f"num_frames is {num_frames}; expected {self.num_frames}: a flow can't be resampled.")
         return self
 
-    def part(self, top: int, left: int, height: int, width: int) -> Any:
-        """A rectangle of every frame."""
+    def part(self, top: int, left: int, height: int, width: int) -> FlowTrajectory:
+        """A rectangle of every frame, in pixels."""
         rows, columns = slice(top, top + height), slice(left, left + width)
         return FlowTrajectory(self.ids[:, rows, columns], self.flow[:, rows, columns], self.fps)

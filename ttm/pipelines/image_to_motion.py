@@ -37,7 +37,7 @@ class ImageToMotionOutput(BaseOutput):
 
     Attributes:
         trajectory: ids [T, H, W]; None for ``output_type="latent"``.
-        frames: the palette clip as the autoencoder decoded it, uint8 [T, H, W, 3]; None for latents.
+        frames: the motion's pictures as the autoencoder decoded them, uint8 [T, H, W, 3]; None for latents.
         latents: normalised latents of the clip, float32 [1, Z, t, h, w].
     """
 
@@ -155,8 +155,7 @@ class ImageToMotionPipeline(StagePipeline):
 
     def _decode(self, latents: Tensor, first_ids: NDArray[np.uint8]) -> tuple[MaskTrajectory, NDArray[np.uint8]]:
         frames = to_uint8(decode_latents(self.vae, latents))
-        present = [int(number) for number in np.unique(first_ids) if number]
-        return MaskTrajectory.from_video(frames, fps=self.config.fps, ids=present), frames
+        return self._motion.from_video(frames, first_ids, self.config.fps), frames
 
 
 def _motion_prompt(prompt: str | PromptPlan, ids: NDArray[np.uint8]) -> str:

@@ -92,6 +92,7 @@ class Pipeline(SamplingState, SavedPipeline):
         num_inference_steps, guidance_scale, image_guidance_scale: of stage 2, what calls use by default.
         motion_num_inference_steps, motion_guidance_scale, motion_image_guidance_scale: the same of stage 1.
         max_sequence_length: text tokens; a longer text is cut off.
+        motion: what stage 1 predicts and stage 2 follows: "masks", or "optical_flow".
         sigmas, motion_sigmas: noise levels of the steps in flow matching, "linear" or "linear_quadratic".
 
     Arguments of a call (None = the pipeline's setting; the rule for aspect ratio and size stands in
@@ -147,6 +148,7 @@ class Pipeline(SamplingState, SavedPipeline):
         max_sequence_length: int = 48,
         sigmas: str = "linear",
         motion_sigmas: str = "linear",
+        motion: str = "masks",
         segmenter_from: str | None = None,
         image_encoder: Any = None,
         image_processor: Any = None,
@@ -180,6 +182,7 @@ class Pipeline(SamplingState, SavedPipeline):
             max_sequence_length=max_sequence_length,
             sigmas=sigmas,
             motion_sigmas=motion_sigmas,
+            motion=motion,
             segmenter_from=segmenter_from,
         )
         self.planner: PromptPlanner = RulePlanner() if planner is None else planner
@@ -214,7 +217,7 @@ class Pipeline(SamplingState, SavedPipeline):
 
     def _view(self, stage: type[StagePipeline], **own: Any) -> Any:
         shared = {name: getattr(self, name) for name in _SHARED}
-        names = ("num_frames", "height", "width", "fps", "max_sequence_length")
+        names = ("num_frames", "height", "width", "fps", "max_sequence_length", "motion")
         view = stage(**shared, **own, **{name: self.config[name] for name in names})
         view.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return view

@@ -222,8 +222,7 @@ def fit_trajectory(trajectory: MaskTrajectory, image_size: tuple[int, int], heig
             f" video to make ({[height, width]})."
         )
     top, left, part_height, part_width = centre_crop(size, (height, width))
-    part = trajectory.ids[:, top : top + part_height, left : left + part_width]
-    return MaskTrajectory(part, trajectory.fps).resize(height, width)
+    return trajectory.part(top, left, part_height, part_width).resize(height, width)
 
 
 def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:

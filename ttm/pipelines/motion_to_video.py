@@ -135,6 +135,7 @@ class MotionToVideoPipeline(StagePipeline):
         Returns:
             frames as in ``MotionToVideoOutput``.
         """
+        trajectory, plan = self._motion.seen(trajectory, plan)
         conditions, nothing = self._conditions(frame, plan, trajectory, sampling["negative_prompt"])
         latents = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
         return latents if output_type == "latent" else self._decode(latents, output_type)
@@ -142,11 +143,11 @@ class MotionToVideoPipeline(StagePipeline):
     def _conditions(
         self, image: NDArray[np.uint8], plan: PromptPlan, trajectory: MaskTrajectory, negative: str
     ) -> tuple[Conditions, tuple[Tensor, Tensor]]:
-        device = self._execution_device
+        device, pictures = self._execution_device, self._motion.to_video(trajectory)
         embeds, mask = self._encode_text([plan.prompt, negative, *plan.local_prompts])
         embeds, mask = embeds.to(device), mask.to(device)
         x0 = encode_video(self.vae, to_model(image[None], device))
-        clip = encode_video(self.vae, to_model(trajectory.to_video(), device))
+        clip = encode_video(self.vae, to_model(pictures, device))
         coverage = trajectory_coverage(
             torch.from_numpy(trajectory.ids[None]).to(device),
             len(plan.objects),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttm.models.image_input import with_first_frame
+from ttm.motion.representation import MotionRepresentation, motion_representation
 from ttm.pipelines.autoencoders import LatentFormat, latent_shape
 from ttm.pipelines.conditioning import (
     Conditions,
@@ -94,6 +95,7 @@ class StagePipeline(SamplingState, SavedPipeline):
         num_inference_steps, guidance_scale, image_guidance_scale: what calls use by default.
         max_sequence_length: text tokens; a longer text is cut off.
         sigmas: "linear" or "linear_quadratic", the noise levels of the steps in flow matching.
+        motion: what the transformer predicts or follows, a name of :mod:`ttm.motion.representation`.
         image_encoder, image_processor: CLIP's, of a host with an image embedder (Wan 2.1 image-to-video).
     """
 
@@ -117,10 +119,12 @@ class StagePipeline(SamplingState, SavedPipeline):
         image_guidance_scale: float = 1.5,
         max_sequence_length: int = 48,
         sigmas: str = "linear",
+        motion: str = "masks",
         image_encoder: Any = None,
         image_processor: Any = None,
     ) -> None:
         super().__init__()
+        motion_representation(motion)
         self.register_modules(
             vae=vae,
             tokenizer=tokenizer,
@@ -140,7 +144,12 @@ class StagePipeline(SamplingState, SavedPipeline):
             image_guidance_scale=image_guidance_scale,
             max_sequence_length=max_sequence_length,
             sigmas=sigmas,
+            motion=motion,
         )
+
+    @property
+    def _motion(self) -> MotionRepresentation:
+        return motion_representation(self.config.motion)
 
     @property
     def _sampler(self) -> Sampler:
