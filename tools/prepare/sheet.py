@@ -61,7 +61,7 @@ def _label(clip: PreparedClip) -> str:
     words, lines = clip.caption.split(), [""]
     for word in words:
         lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < 26 else [*lines, word]
-    place = f"{Path(clip.source).name[:24]} {clip.start_seconds:g} s"
+    place = f"{Path(clip.source).name[:24]} {clip.start_seconds:.1f} s"
     return "\n".join([clip.clip_id[:24], place, *lines[:4]])
 
 
