@@ -3,6 +3,7 @@
     python -m stages.cache data.encode_scenes=8192                  # both stages share what this writes
     python -m stages.cache data.encode_scenes=8192 --worker 0/2     # in two terminals: 0/2 and 1/2
     python -m stages.cache data.encode_scenes=8192 data.corrupted_variants=1
+    python -m stages.cache data.encode_scenes=8192 motion=optical_flow
 
 Takes the settings of ``stages.train``. Stopped and started again it goes on with the first shard that is missing; a
 training run may read the shards that are there meanwhile. The folder's name holds a hash of the encoder's
@@ -28,11 +29,13 @@ from torch import Tensor
 from stages.corruption import corrupt_ids
 from stages.draws import sample_rng
 from stages.host import encoder_digest, load_vae
-from stages.latent_cache import frames_to_tensor, pack_ids, read_shard, shard_path, variant_path
+from stages.latent_cache import frames_to_tensor, pack_ids, pictures_path, read_shard, shard_path, variant_path
 from stages.settings import DataSettings, Settings, load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.motion.optical_flow import FlowTrajectory
+from ttm.motion.representation import motion_representation
 from ttm.motion.token_grid import object_coverage
 from ttm.pipelines.autoencoders import encode_video
 
@@ -86,10 +89,11 @@ class ShardWriter:
         data: settings of the world and the shards.
         vae: the frozen autoencoder, on the device to encode on.
         precision: "bf16" turns the encoder itself to bfloat16: its latents differ by about 1% of their spread.
+        motion: a representation; where its pictures are not those of the masks they are encoded beside these.
     """
 
-    def __init__(self, folder: Path, data: DataSettings, vae: Any, precision: str) -> None:
-        self.folder, self.data = folder, data
+    def __init__(self, folder: Path, data: DataSettings, vae: Any, precision: str, motion: str = "masks") -> None:
+        self.folder, self.data, self.motion = folder, data, motion_representation(motion)
         self.vae = fast_encoder(vae) if precision == "bf16" else vae
         self.world = build_world(data)
         self.key = variant_key(data)
@@ -98,8 +102,8 @@ class ShardWriter:
         """Whether a shard, or a variant of it, is absent or damaged (a damaged file is reported and redone)."""
         try:
             read_shard(self.folder, number)
-            for variant in range(self.data.corrupted_variants):
-                read_tensors(variant_path(self.folder, number, variant, self.key), "")
+            for path in self._beside(number):
+                read_tensors(path, "")
         except FileNotFoundError:
             return True
         except ValueError as error:
@@ -126,6 +130,16 @@ class ShardWriter:
                 for n, item in enumerate(ids)
             ]
             write_tensors(variant_path(self.folder, number, variant, self.key), self._trajectories(spoiled))
+        if not self.motion.shows_masks:
+            moves = [FlowTrajectory(scene.ids, scene.flow()) for scene in scenes]
+            pictures = self._encode([self.motion.to_video(item) for item in moves])
+            write_tensors(pictures_path(self.folder, number, self.motion.name), {"motion": pictures})
+
+    def _beside(self, number: int) -> list[Path]:
+        """The files that a shard has beside itself."""
+        variants = range(self.data.corrupted_variants)
+        paths = [variant_path(self.folder, number, variant, self.key) for variant in variants]
+        return paths if self.motion.shows_masks else [*paths, pictures_path(self.folder, number, self.motion.name)]
 
     def _trajectories(self, ids: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
         motion = self._encode([MaskTrajectory(item).to_video() for item in ids])
@@ -145,10 +159,11 @@ class ShardWriter:
 
 
 @torch.no_grad()
-def latents_at_rest(vae: Any, data: DataSettings) -> Tensor:
-    """Latents of a trajectory without objects, float32 [Z, t, h, w]."""
-    nothing = MaskTrajectory(np.zeros((data.num_frames, data.size, data.size), np.uint8))
-    return encode_video(vae, frames_to_tensor([nothing.to_video()]).to(vae.device))[0].cpu()
+def latents_at_rest(vae: Any, motion: str, num_frames: int, height: int, width: int) -> Tensor:
+    """Latents of a motion without objects, float32 [Z, t, h, w]."""
+    kind = motion_representation(motion)
+    pictures = kind.to_video(kind.at_rest(num_frames, height, width))
+    return encode_video(vae, frames_to_tensor([pictures]).to(vae.device))[0].cpu()
 
 
 def fast_encoder(vae: Any) -> Any:
@@ -179,7 +194,7 @@ def fill_cache(
     Raises:
         OSError: the folder can't be written.
     """
-    writer = ShardWriter(folder, settings.data, vae, settings.precision)
+    writer = ShardWriter(folder, settings.data, vae, settings.precision, settings.motion.name)
     remove_leftovers(folder)
     shards = range(worker[0], -(-num_scenes // settings.data.shard_size), worker[1])
     todo = [number for number in shards if writer.missing(number)]

@@ -9,6 +9,7 @@ On disk (``<cache_dir>/<world>-<key>/``), ``data.shard_size`` scenes a shard:
                                    cell (exact: a cell has at most 2,048 pixels); ids: zlib-packed uint8 [T, H, W]
     shard-00000.json               the plans
     shard-00000.spoiled-0-<key>.safetensors    motion and coverage of a corrupted variant
+    shard-00000.optical_flow.safetensors       motion in another representation than masks
 A shard is there when its safetensors file is: that one is renamed into place last. E(x0) and E(s0) are the first
 latent frames of video and motion, since Wan's autoencoder is causal and encodes frame 0 alone.
 """
@@ -27,18 +28,22 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.draws import clip_order
 from stages.whole_files import read_tensors
+from ttm.motion.representation import motion_representation
 from ttm.objects import PromptPlan
 
 
 @dataclass(frozen=True)
 class CachedClips:
-    """A batch: video, motion float32 [B, Z, t, h, w]; coverage float32 [B, L, t, h, w]; plans of length B."""
+    """A batch: video, motion float32 [B, Z, t, h, w]; coverage float32 [B, L, t, h, w]; plans of length B; the
+    first-frame masks' E(s0) [B, Z, 1, h, w] where they are not the first of ``motion``."""
 
     video: Tensor
     motion: Tensor
     coverage: Tensor
     plans: list[PromptPlan]
+    first_masks: Tensor | None = None
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -51,6 +56,11 @@ def variant_path(folder: Path, number: int, variant: int, key: str) -> Path:
     return folder / f"shard-{number:05d}.spoiled-{variant}-{key}.safetensors"
 
 
+def pictures_path(folder: Path, number: int, motion: str) -> Path:
+    """Where a shard's motion lies in another representation than masks."""
+    return folder / f"shard-{number:05d}.{motion}.safetensors"
+
+
 class LatentCache:
     """The whole shards of a folder, in memory (mapped from the files, read when used).
 
@@ -59,15 +69,22 @@ class LatentCache:
         num_scenes: how many scenes to use; None = all of the shards 0, 1, … up to the first that is missing.
         variant_key: key of the corrupted variants, or None without.
         num_variants: how many each shard must have.
+        motion: the representation that ``motion`` of a batch is in.
 
     Raises:
         ValueError: fewer scenes than asked for, or a damaged shard.
     """
 
     def __init__(
-        self, folder: Path, num_scenes: int | None = None, variant_key: str | None = None, num_variants: int = 0
+        self,
+        folder: Path,
+        num_scenes: int | None = None,
+        variant_key: str | None = None,
+        num_variants: int = 0,
+        motion: str = "masks",
     ) -> None:
-        self.folder = folder
+        self.folder, self._shows_masks = folder, motion_representation(motion).shows_masks
+        self._pictures: list[dict[str, Tensor]] = []
         self._shards: list[dict[str, Tensor]] = []
         self._variants: list[list[dict[str, Tensor]]] = []
         self.plans: list[PromptPlan] = []
@@ -77,6 +94,7 @@ class LatentCache:
             number = len(self._shards)
             shard, plans = read_shard(folder, number)
             self._shards.append(shard)
+            self._pictures.append(shard if self._shows_masks else self._beside(pictures_path(folder, number, motion)))
             self.plans += plans
             self._variants.append([self._variant(number, v, variant_key) for v in range(num_variants)])
         available = len(self.plans)
@@ -85,21 +103,29 @@ class LatentCache:
                 f"{folder} holds {available} encoded scenes; expected {num_scenes or 'at least 1'}."
                 " Fill it with data.encode_scenes=N, or with python -m stages.cache."
             )
+        self.text_folder, self.shapes = folder, [_clip_shape(self._shards[0])]
         self._starts = np.cumsum([0] + [len(shard["video"]) for shard in self._shards])
         self.plans = self.plans[:num_scenes]
 
     def _variant(self, number: int, variant: int, key: str | None) -> dict[str, Tensor]:
         assert key is not None
-        path = variant_path(self.folder, number, variant, key)
+        return self._beside(variant_path(self.folder, number, variant, key))
+
+    def _beside(self, path: Path) -> dict[str, Tensor]:
+        """What a shard has beside itself: a corrupted variant, or the motion in another representation."""
         if not path.exists():
             raise ValueError(
-                f"{path} does not exist; expected corrupted variant {variant} of this shard."
+                f"{path} does not exist; expected it beside its shard."
                 " Write it with the same settings through python -m stages.cache."
             )
         return read_tensors(path, "remove it and fill the cache again.")
 
     def __len__(self) -> int:
         return len(self.plans)
+
+    def order(self, seed: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which scene each global sample index takes."""
+        return clip_order(seed, indices, len(self))
 
     def _place(self, scene: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._starts, scene, side="right")) - 1
@@ -112,17 +138,23 @@ class LatentCache:
             scenes: their numbers, 0..len - 1.
             variants: which corrupted variant gives motion and coverage, [B]; -1 = the true ones; None = all true.
         """
-        video, motion, coverage, plans = [], [], [], []
+        video, motion, coverage, plans, first = [], [], [], [], []
         for place, scene in enumerate(int(scene) for scene in scenes):
             shard, row = self._place(scene)
             chosen = -1 if variants is None else int(variants[place])
             trajectory = self._shards[shard] if chosen < 0 else self._variants[shard][chosen]
+            pictures = self._pictures[shard] if chosen < 0 else trajectory
             video.append(self._shards[shard]["video"][row])
-            motion.append(trajectory["motion"][row])
+            motion.append(pictures["motion"][row])
+            first.append(trajectory["motion"][row][:, :1])
             coverage.append(trajectory["coverage"][row])
             plans.append(self.plans[scene])
         return CachedClips(
-            torch.stack(video).float(), torch.stack(motion).float(), torch.stack(coverage).float(), plans
+            torch.stack(video).float(),
+            torch.stack(motion).float(),
+            torch.stack(coverage).float(),
+            plans,
+            None if self._shows_masks else torch.stack(first).float(),
         )
 
     def ids(self, scene: int) -> NDArray[np.uint8]:
@@ -131,7 +163,13 @@ class LatentCache:
         tensors = self._shards[shard]
         begin, end = (int(value) for value in tensors["ids_offsets"][row : row + 2])
         flat = np.frombuffer(zlib.decompress(tensors["ids"][begin:end].numpy().tobytes()), np.uint8)
-        return flat.reshape([int(size) for size in tensors["ids_shape"]])
+        return flat.reshape(_clip_shape(tensors))
+
+
+def _clip_shape(shard: dict[str, Tensor]) -> tuple[int, int, int]:
+    """(T, H, W) of a shard's clips."""
+    frames, height, width = (int(size) for size in shard["ids_shape"])
+    return frames, height, width
 
 
 def read_shard(folder: Path, number: int) -> tuple[dict[str, Tensor], list[PromptPlan]]:

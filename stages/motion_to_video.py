@@ -5,7 +5,7 @@ Letters: B batch, L objects, S text tokens, D text width, t h w the latent grid;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.draws import chosen_variants, clip_order, left_out
-from stages.latent_cache import LatentCache
+from stages.draws import chosen_variants, left_out
 from stages.settings import Settings
+from stages.sources import Clips
 from stages.task import Batch
-from stages.text_table import TextTable
+from stages.text_table import Texts
 from ttm.objects import PromptPlan, whole_plan
 from ttm.pipelines.conditioning import Conditions, motion_to_video_condition
 
@@ -30,25 +30,26 @@ class MotionToVideo:
         texts: of the prompts and the local prompts.
         settings: of the run.
         patch_size: (t, h, w) of the transformer.
-        rest: latents of a trajectory without objects, [Z, t, h, w]; needed where ``motion.left_out`` is above 0.
+        rest: latents of a trajectory without objects, [Z, t, h, w], by their shape; needed where ``motion.left_out``
+            is above 0.
     """
 
     def __init__(
         self,
-        cache: LatentCache,
-        texts: TextTable,
+        cache: Clips,
+        texts: Texts,
         settings: Settings,
         patch_size: Sequence[int],
-        rest: Tensor | None = None,
+        rest: Mapping[tuple[int, ...], Tensor] | None = None,
     ) -> None:
         self.cache, self.texts, self.patch_size = cache, texts, tuple(patch_size)
         self.seed, self.num_scenes = settings.seed, len(cache)
         self.corrupted, self.num_variants = settings.stage.corrupted, settings.data.corrupted_variants
-        self.left_out, self.rest = settings.motion.left_out, rest
+        self.left_out, self.rest = settings.motion.left_out, rest or {}
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
-        scenes = clip_order(self.seed, indices, self.num_scenes)
+        scenes = self.cache.order(self.seed, indices)
         variants = chosen_variants(self.seed, indices, self.corrupted, self.num_variants)
         clips = self.cache.rows(scenes, variants)
         # E(x0) is the true image's; a corrupted trajectory spoils E(s) and the coverage together. The object's
@@ -73,10 +74,9 @@ class MotionToVideo:
         """
         if not unseen.any():
             return motion, plans
-        assert self.rest is not None
         seen = rearrange(torch.from_numpy(~unseen), "b -> b 1 1 1 1")
         kept = [whole_plan(plan.prompt) if gone else plan for plan, gone in zip(plans, unseen, strict=True)]
-        return torch.where(seen, motion, self.rest), kept
+        return torch.where(seen, motion, self.rest[tuple(motion.shape[1:])]), kept
 
     def _local(self, plans: Sequence[PromptPlan], most: int) -> tuple[Tensor, Tensor]:
         """Local prompts [B, L, S, D] and mask bool [B, L, S]; a clip with fewer objects has no key in the rest."""

@@ -20,6 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ttm.motion.representation import REPRESENTATIONS, motion_representation
+
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = ("stage", "host", "objective", "motion", "data", "memory")
 OBJECTIVES = ("flow_matching", "v_prediction", "epsilon")
@@ -68,8 +70,9 @@ class HostSettings:
 class MotionSettings:
     """The intermediate representation between the stages."""
 
-    name: str = "masks"  # masks | none
+    name: str = "masks"  # masks | optical_flow | none (ttm/motion/representation.py)
     left_out: float = 0.0  # stage 2: share of samples that see the image and the sentence alone, no motion
+    forget: bool = False  # stage 2 begins without what host.init_from knows of a motion's pictures
 
 
 @dataclass
@@ -97,7 +100,10 @@ class ClipSettings:
 class DataSettings:
     """Clips and their latent cache. What decides the latents is part of the cache's key."""
 
-    name: str = "synthetic"
+    name: str = "synthetic"  # synthetic | prepared (tools/prepare_*) | clips (few_shot)
+    folder: str = ""  # of name=prepared: shards and manifest; sizes and lengths are those of its clips
+    held_out: int = 0  # clips of the folder that are never trained on, and that videos are drawn of
+    texts: str = "table"  # table: all embedded before training | encoder: when read, by the text encoder kept
     cache_dir: str = "runs/cache"
     num_scenes: int | None = None  # scenes to use; null: every whole shard there is
     encode_scenes: int = 0  # make sure of so many scenes before training (a whole number of shards)
@@ -274,8 +280,9 @@ def check_settings(settings: Settings) -> None:
         "optimizer.name": (settings.optimizer.name, ("adamw", "adamw_8bit", "paged_adamw_8bit")),
         "memory.weights": (settings.memory.weights, ("float32", "bfloat16")),
         "host.region": (settings.host.region, ("mask", "box", "none")),
-        "motion.name": (settings.motion.name, ("masks", "none")),
-        "data.name": (settings.data.name, ("synthetic", "clips")),
+        "motion.name": (settings.motion.name, REPRESENTATIONS),
+        "data.name": (settings.data.name, ("synthetic", "prepared", "clips")),
+        "data.texts": (settings.data.texts, ("table", "encoder")),
         "objective.name": (settings.objective.name, OBJECTIVES),
         "objective.beta_schedule": (settings.objective.beta_schedule, BETA_SCHEDULES),
         "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
@@ -309,9 +316,19 @@ def check_settings(settings: Settings) -> None:
             f"stage is {stage.name} and data {settings.data.name}; expected data=clips with stage=few_shot, and with no"
             " other stage (python -m stages.few_shot sets both)."
         )
+    if settings.data.name == "prepared" and not settings.data.folder:
+        raise ValueError("data is prepared and data.folder empty; expected a folder that tools.prepare filled.")
+    if settings.data.held_out < 0:
+        raise ValueError(f"data.held_out is {settings.data.held_out}; expected 0 or more clips.")
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:
         raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")
+    if not motion_representation(settings.motion.name).shows_masks:
+        if settings.data.name != "synthetic" or stage.corrupted > 0:
+            raise ValueError(
+                f"motion is {settings.motion.name}, data {settings.data.name} and stage.corrupted {stage.corrupted};"
+                " expected data=synthetic, whose flow is known, and no corrupted masks."
+            )
     if not 0 <= settings.motion.left_out <= 1:
         raise ValueError(f"motion.left_out is {settings.motion.left_out}; expected a share of samples, 0 to 1.")
     if settings.motion.name == "none" and (stage.name != "motion_to_video" or settings.motion.left_out != 1):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,38 @@ from ttm.objects import PromptPlan
 from ttm.pipelines.conditioning import encode_text
 
 _BATCH = 128
+
+
+class Texts(Protocol):
+    """Embedded texts."""
+
+    def lookup(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What :func:`encode_text` gives for B texts: embeddings float32 [B, S, D] and mask bool [B, S]."""
+
+
+class EncodedTexts:
+    """Texts embedded when they are asked for, by the frozen text encoder, which stays on its device.
+
+    For more texts than a disk holds embedded. Each is embedded alone, so that it does not depend on its neighbours.
+
+    Args:
+        tokenizer, text_encoder: of the host.
+        max_length: S.
+    """
+
+    def __init__(self, tokenizer: Any, text_encoder: Any, max_length: int) -> None:
+        self.tokenizer, self.text_encoder, self.max_length = tokenizer, text_encoder, max_length
+        self._embedded = lru_cache(maxsize=256)(self._embed)
+
+    def lookup(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As :meth:`Texts.lookup`."""
+        found = [self._embedded(text) for text in texts]
+        return torch.cat([embedded for embedded, _ in found]), torch.cat([mask for _, mask in found])
+
+    @torch.no_grad()
+    def _embed(self, text: str) -> tuple[Tensor, Tensor]:
+        embedded, mask = encode_text(self.tokenizer, self.text_encoder, [text], self.max_length)
+        return embedded.float().cpu(), mask.cpu()
 
 
 class TextTable:

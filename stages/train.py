@@ -42,20 +42,19 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
-from stages.cache import cache_folder, fill_cache, latents_at_rest, variant_key
-from stages.checkpoint import list_checkpoints
+from stages.cache import latents_at_rest
 from stages.host import build_transformer, export_adapter, host_class, load_text, load_vae
 from stages.host_image import with_host_image
 from stages.image_to_motion import ImageToMotion
-from stages.latent_cache import LatentCache
 from stages.memory import finish_model, prepare_model, prepare_vae
 from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
 from stages.settings import Settings, load_settings
 from stages.sharding import check_sharding, gathered, is_shared_out
+from stages.sources import open_clips
 from stages.task import Task
-from stages.text_table import TextTable, texts_of
+from stages.text_table import EncodedTexts, Texts, TextTable, texts_of
 from stages.trainer import Finished, Trainer
 from stages.whole_files import prepare_output, replace_folder
 from ttm.models.host import VideoHost
@@ -174,37 +173,21 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
             f"The transformer takes {takes[0]} latent channels and text of width {takes[1]};"
             f" expected {expected[0]} and {expected[1]}, those of {pipeline}."
         )
-    with accelerator.main_process_first():
-        folder = cache_folder(data, vae)
-    if data.encode_scenes:
-        worker = (accelerator.process_index, accelerator.num_processes)
-        fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True))
-        accelerator.wait_for_everyone()
-    rest = latents_at_rest(vae, data) if settings.motion.left_out else None
+    clips = open_clips(settings, accelerator, vae, model.token_patch)
+    first, length = settings.stage.name == "image_to_motion", settings.host.max_sequence_length
+    motion = settings.motion
+    still = [latents_at_rest(vae, motion.name, *shape) for shape in clips.shapes if motion.left_out]
+    rest = {tuple(latents.shape): latents for latents in still}
     del vae
-    first = settings.stage.name == "image_to_motion"
-    variants = 0 if first or not settings.stage.corrupted else data.corrupted_variants
-    with accelerator.main_process_first():  # one process embeds the texts, the others read them
-        num_scenes = data.num_scenes or _scenes_of_checkpoint(Path(settings.output_dir))
-        cache = LatentCache(folder, num_scenes, variant_key(data), variants)
-        texts = TextTable.build(
-            texts_of(cache.plans, settings.stage.name),
-            tokenizer,
-            text_encoder,
-            settings.host.max_sequence_length,
-            folder,
-        )
+    if data.texts == "encoder":
+        texts: Texts = EncodedTexts(tokenizer, text_encoder, length)
+    else:
+        with accelerator.main_process_first():  # one process embeds the texts, the others read them
+            said = texts_of(clips.plans, settings.stage.name)
+            texts = TextTable.build(said, tokenizer, text_encoder, length, clips.text_folder)
     if first:
-        return ImageToMotion(cache, texts, settings)
-    return MotionToVideo(cache, texts, settings, model.token_patch, rest)
-
-
-def _scenes_of_checkpoint(output: Path) -> int | None:
-    """How many scenes the last checkpoint was trained on, so that a cache that grew meanwhile changes nothing."""
-    found = list_checkpoints(output / "checkpoints")
-    if not found:
-        return None
-    return int(json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))["num_scenes"])
+        return ImageToMotion(clips, texts, settings)
+    return MotionToVideo(clips, texts, settings, model.token_patch, rest)
 
 
 def export(model: torch.nn.Module, folder: Path, dtype: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import socket
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -14,7 +17,15 @@ from diffusers import AutoencoderKL, AutoencoderKLWan
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from stages.host import encoder_digest, load_vae
+from stages.latent_cache import frames_to_tensor
 from stages.settings import Settings, load_settings
+from ttm.data.clip_manifest import ClipFolderManifest, ClipRow
+from ttm.data.prepared_clips import PreparedClip, digest_of, write_shard
+from ttm.data.video_writer import write_video
+from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.objects import ObjectPrompt, PromptPlan
+from ttm.pipelines.autoencoders import encode_video
 
 TRANSFORMER = {
     "patch_size": "[1,2,2]",
@@ -165,15 +176,18 @@ def settings(overrides: list[str]) -> Callable[..., Settings]:
 
 _JOINED = """
 import os, sys, traceback
-os.environ |= environment
 sys.stdout = sys.stderr = open(log, "w", buffering=1)
 import torch
+from accelerate.state import AcceleratorState
 torch.set_num_threads(1)
-try:
-    exec(code)
-except BaseException:
-    traceback.print_exc()
-    raise
+for port, code in zip(ports, codes):  # a new meeting point each time: the old one may still be closing
+    os.environ |= environment | {"MASTER_PORT": port}
+    try:
+        exec(code)
+    except BaseException:
+        traceback.print_exc()
+        raise
+    AcceleratorState._reset_state(True)
 """
 
 
@@ -188,23 +202,31 @@ class SeveralProcesses:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["stages.train"])
 
-    def run(self, code: str, count: int = 2) -> tuple[list[int | None], list[str]]:
-        """Exit codes and outputs of the processes; ``code`` finds its number in RANK."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+    def run(self, *codes: str, count: int = 2) -> tuple[list[int | None], list[str]]:
+        """Exit codes and outputs of the processes, each of which executes all ``codes`` one after the other.
+
+        A process whose fellow has failed is given 20 seconds to notice, and then ended.
+        """
+        with contextlib.ExitStack() as sockets:
+            free = [sockets.enter_context(socket.socket()) for _ in codes]
+            for each in free:
+                each.bind(("127.0.0.1", 0))
+            ports = [str(each.getsockname()[1]) for each in free]
         started, logs = [], []
         for rank in range(count):
             of_all = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-            environment = of_all | {"MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            logs.append(self.folder / f"{port}-{rank}.log")
-            names = {"environment": environment, "log": str(logs[-1]), "code": code}
+            environment = of_all | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            logs.append(self.folder / f"{ports[0]}-{rank}.log")
+            names = {"environment": environment, "log": str(logs[-1]), "codes": codes, "ports": ports}
             started.append(self.context.Process(target=exec, args=(_JOINED, names)))
             started[-1].start()
+        wait([process.sentinel for process in started], 300)
+        patience = 20 if any(process.exitcode for process in started) else 300
         for process in started:
-            process.join(300)
+            process.join(patience)
             if process.is_alive():
                 process.kill()
+                process.join()
         return [process.exitcode for process in started], [log.read_text() for log in logs]
 
 
@@ -212,3 +234,44 @@ class SeveralProcesses:
 def several_processes(tmp_path_factory: pytest.TempPathFactory) -> SeveralProcesses:
     """Two processes or more; see :class:`SeveralProcesses`."""
     return SeveralProcesses(tmp_path_factory.mktemp("processes"))
+
+
+SHAPES = [(5, 32, 32), (5, 32, 48), (9, 32, 32), (9, 32, 48)]
+"""Frames, height, width: two lengths of two sizes."""
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four prepared clips of each of ``SHAPES`` in three shards; the last of each shape has its video, no latents."""
+    folder = tmp_path_factory.mktemp("prepared")
+    vae, rng = load_vae(str(pipeline_folder)), np.random.default_rng(0)
+    clips = []
+    for number in range(4 * len(SHAPES)):
+        frames, height, width = SHAPES[number % 4]
+        ids = np.zeros((frames, height, width), np.uint8)
+        for frame in range(frames):
+            ids[frame, 8:24, 2 * frame : 2 * frame + 12] = 1
+            ids[frame, 24:, 4:20] = 2 * (number % 2)
+        video = rng.integers(0, 255, (frames, height, width, 3), np.uint8)
+        objects = ["the red ball", "the blue square"][: 1 + number % 2]
+        plan = PromptPlan(
+            "a red ball moves right", "red ball moves right", [ObjectPrompt(name, "moves right") for name in objects]
+        )
+        moves = MaskTrajectory(ids)
+        with torch.no_grad():
+            latents = {
+                name: encode_video(vae, frames_to_tensor([shown]))[0].half().numpy()
+                for name, shown in (("video", video), ("motion", moves.to_video()))
+            }
+        write_video(folder / "clip.mp4", video, 8)
+        shown = (folder / "clip.mp4").read_bytes()
+        stored = (latents, encoder_digest(vae), None) if number < 12 else (None, None, shown)
+        source = f"{number}.mp4", 0.0, plan.prompt, plan, moves, digest_of(video)
+        clips.append(PreparedClip(f"clip-{number:02d}", *source, *stored))
+    rows = []
+    for shard in range(3):
+        name = f"shard-{shard:05d}.tar"
+        write_shard(folder / name, clips[shard::3])
+        rows += [ClipRow.of(clip, name) for clip in clips[shard::3]]
+    ClipFolderManifest(tuple(rows)).save(folder)
+    return folder
