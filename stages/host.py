@@ -67,6 +67,13 @@ def load_image_encoder(pipeline: str, device: torch.device | str = "cpu") -> tup
     return encoder.eval().requires_grad_(False).to(device), processor
 
 
+def image_parts(model: Any, pipeline: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The components that a pipeline needs for this host's own image embedder; nothing for a host without."""
+    if model.config.get("image_dim") is None:
+        return {}
+    return dict(zip(("image_encoder", "image_processor"), load_image_encoder(pipeline, device), strict=True))
+
+
 def module_digest(module: nn.Module, length: int = 12) -> str:
     """A hash of a module's weights: their names, shapes and bytes."""
     digest = hashlib.sha256()
@@ -129,7 +136,19 @@ def build_transformer(settings: Settings) -> Any:
     if host.motion_adapter is not None:
         adapter = {"motion_adapter": _motion_adapter(host.motion_adapter)}
     place = {"subfolder": subfolder, "torch_dtype": torch.float32}
-    return cls.from_pretrained(host.init_from, **place, **adapter, **switches)
+    model = cls.from_pretrained(host.init_from, **place, **adapter, **switches)
+    if settings.motion.forget:
+        forget_motion(model)
+    return model
+
+
+@torch.no_grad()
+def forget_motion(model: nn.Module) -> None:
+    """Stage 2 reads no motion any more, as before its first step: its conditions are the image's latents and, behind
+    them on the channel axis, those of the motion's pictures; the weights of the latter become zero."""
+    for name, weight in model.named_parameters():
+        if name.endswith(("condition_patch_embedding.weight", "condition_embedding.weight")):
+            weight[:, weight.shape[1] // 2 :] = 0
 
 
 def export_adapter(model: Any, settings: Settings) -> None:

@@ -20,17 +20,23 @@ from benchmarks.measure import Settings
 from benchmarks.scenes import pair_scene
 from stages.settings import load_settings
 
-TABLES = sorted(path.stem for path in (CONFIGS / "table").glob("*.yaml"))
-
 
 @pytest.fixture(autouse=True)
 def _hydra_is_free() -> None:
     GlobalHydra.instance().clear()  # an earlier test may have imported sam2
 
 
-@pytest.mark.parametrize(("host", "rows"), [("ttm_tiny", "ti2v,none,unmasked,cross,self"), ("ttm_tiny_unet", "both")])
-def test_every_row_of_the_attention_table_is_a_run(host: str, rows: str) -> None:
-    plan, dry_run = open_plan(["table=attention", f"host={host}", f"rows=[{rows}]", "seeds=[3]"])
+@pytest.mark.parametrize(
+    ("table", "host", "rows"),
+    [
+        ("attention", "ttm_tiny", "ti2v,none,unmasked,cross,self"),
+        ("attention", "ttm_tiny_unet", "both"),
+        ("representation", "ttm_tiny", "none,masks,flow_attention"),
+        ("representation", "ttm_tiny_unet", "optical_flow"),
+    ],
+)
+def test_every_row_of_a_table_is_a_run(table: str, host: str, rows: str) -> None:
+    plan, dry_run = open_plan([f"table={table}", f"host={host}", f"rows=[{rows}]", "seeds=[3]"])
     assert isinstance(plan, Plan) and not dry_run and plan.jobs[0] == (START, 0)
     common = None
     for row, seed in plan.jobs:
