@@ -25,9 +25,11 @@ class MotionRepresentation(Protocol):
 
     Attributes:
         name: as in ``motion=...`` and in a pipeline's settings.
+        shows_masks: its pictures are those of the masks.
     """
 
     name: str
+    shows_masks: bool
 
     def to_video(self, trajectory: MaskTrajectory) -> Pixels:
         """The pictures of a motion, uint8 [T, H, W, 3].
@@ -41,6 +43,10 @@ class MotionRepresentation(Protocol):
         """The motion that pictures uint8 [T, H, W, 3] show of the objects ``first_ids`` [H, W]."""
         ...
 
+    def at_rest(self, num_frames: int, height: int, width: int) -> MaskTrajectory:
+        """A motion without objects."""
+        ...
+
     def seen(self, trajectory: MaskTrajectory, plan: PromptPlan) -> tuple[MaskTrajectory, PromptPlan]:
         """What stage 2 is to see of a motion and of what its objects do."""
         ...
@@ -50,6 +56,7 @@ class MaskPictures:
     """One constant colour an object: the paper's."""
 
     name = "masks"
+    shows_masks = True
 
     def to_video(self, trajectory: MaskTrajectory) -> Pixels:
         """See :class:`MotionRepresentation`."""
@@ -60,6 +67,10 @@ class MaskPictures:
         present = [int(number) for number in np.unique(first_ids) if number]
         return MaskTrajectory.from_video(frames, fps=fps, ids=present)
 
+    def at_rest(self, num_frames: int, height: int, width: int) -> MaskTrajectory:
+        """See :class:`MotionRepresentation`."""
+        return MaskTrajectory(np.zeros((num_frames, height, width), np.uint8))
+
     def seen(self, trajectory: MaskTrajectory, plan: PromptPlan) -> tuple[MaskTrajectory, PromptPlan]:
         """All of both."""
         return trajectory, plan
@@ -69,6 +80,7 @@ class FlowPictures(MaskPictures):
     """The colour wheel of :mod:`ttm.motion.optical_flow`; masks are those of the first frame, carried along."""
 
     name = "optical_flow"
+    shows_masks = False
 
     def to_video(self, trajectory: MaskTrajectory) -> Pixels:
         """See :class:`MotionRepresentation`."""
@@ -80,6 +92,11 @@ class FlowPictures(MaskPictures):
         """See :class:`MotionRepresentation`."""
         flow = flow_from_video(frames)
         return FlowTrajectory(carry_ids(first_ids, flow), flow, fps)
+
+    def at_rest(self, num_frames: int, height: int, width: int) -> MaskTrajectory:
+        """See :class:`MotionRepresentation`."""
+        nothing = np.zeros((num_frames, height, width), np.uint8)
+        return FlowTrajectory(nothing, np.zeros((num_frames - 1, height, width, 2), np.float32))
 
 
 class NoMotion(MaskPictures):
@@ -93,7 +110,7 @@ class NoMotion(MaskPictures):
 
     def seen(self, trajectory: MaskTrajectory, plan: PromptPlan) -> tuple[MaskTrajectory, PromptPlan]:
         """Nothing that moves, and the sentence as nobody took it apart."""
-        return MaskTrajectory(np.zeros_like(trajectory.ids), trajectory.fps), whole_plan(plan.prompt)
+        return self.at_rest(*trajectory.ids.shape), whole_plan(plan.prompt)
 
 
 _KNOWN: tuple[MotionRepresentation, ...] = (MaskPictures(), FlowPictures(), NoMotion())
