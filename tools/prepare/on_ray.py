@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from tools.prepare.draft import Rejected, Stopped, from_row, to_row
+from tools.prepare.draft import Draft, Rejected, Stopped, from_row, to_row
 from tools.prepare.flow import Cut, Job, Kept, cut_one, keep, with_models
 from tools.prepare.models import Models
 from tools.prepare.settings import ClipSettings, ModelSettings
@@ -38,7 +38,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, store_m
     """Ray, for the time of the block: a cluster's, or one of this machine alone.
 
     Args:
-        address: of a cluster; None = ``$RAY_ADDRESS`` if that is set, else this machine.
+        address: of a cluster, or "local": this machine. None = ``$RAY_ADDRESS`` if that is set, else "local".
         num_cpus: how many CPUs of this machine to use; None = all.
         store_megabytes: most memory in which clips wait between the stages, on this machine.
 
@@ -48,8 +48,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, store_m
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS")
-    if not address:  # read when Ray is imported: a machine alone has no other address than that of loopback
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":  # read when Ray is imported: a machine alone has no other address than that of loopback
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -57,7 +57,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, store_m
         wanted = "pip install 'through-the-mask[data]', or --workers 0"
         raise ImportError(f"Ray is not installed; expected {wanted}.") from error
     quiet: Row = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
+    if address != "local":
         ray.init(address=address, **quiet)
     else:
         # A worker for the models, and one that reads and writes, are the least with which clips flow.
@@ -114,7 +114,7 @@ class OnRay:
             where: Row = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
             clips = clips.map(ModelWorker, fn_constructor_kwargs={"job": job}, concurrency=self.model_workers, **where)
         else:
-            clips = clips.map(_light_row, fn_kwargs={"job": job})
+            clips = clips.map(_models_row, fn_kwargs={"job": job, "models": self.models_of(job)})
         for row in clips.map(_keep_row, fn_kwargs={"job": job}).iter_rows():
             found = json.loads(row["kept"])
             if "stopped" in found:
@@ -122,6 +122,10 @@ class OnRay:
             else:
                 rejected = found["rejected"] and Rejected(**found["rejected"])
                 yield Kept(found["clip_id"], found["shard"], rejected)
+
+    def models_of(self, job: Job) -> Callable[[Draft], Draft]:
+        """What a task does in the place of an actor, where no network has to be loaded."""
+        return partial(_light_models, job.clips, job.models)
 
 
 def _dataset(rows: list[Row]) -> Any:
@@ -156,13 +160,17 @@ class ModelWorker:
         return to_row(with_models(self.job, self.models, from_row(row)))
 
 
+def _light_models(clips: ClipSettings, models: ModelSettings, draft: Draft) -> Draft:
+    return _loaded(clips, models)(draft)
+
+
 @lru_cache(maxsize=1)
-def _light_models(clips: ClipSettings, models: ModelSettings) -> Models:
+def _loaded(clips: ClipSettings, models: ModelSettings) -> Models:
     return Models(clips, models)
 
 
-def _light_row(row: Row, job: Job) -> Row:
-    return to_row(with_models(job, _light_models(job.clips, job.models), from_row(row)))
+def _models_row(row: Row, job: Job, models: Callable[[Draft], Draft]) -> Row:
+    return to_row(with_models(job, models, from_row(row)))
 
 
 def _keep_row(row: Row, job: Job) -> Row:
