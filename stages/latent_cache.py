@@ -94,7 +94,8 @@ class LatentCache:
             number = len(self._shards)
             shard, plans = read_shard(folder, number)
             self._shards.append(shard)
-            self._pictures.append(shard if self._shows_masks else self._beside(pictures_path(folder, number, motion)))
+            own = shard if self._shows_masks else self._beside(pictures_path(folder, number, motion), motion)
+            self._pictures.append(own)
             self.plans += plans
             self._variants.append([self._variant(number, v, variant_key) for v in range(num_variants)])
         available = len(self.plans)
@@ -109,13 +110,13 @@ class LatentCache:
 
     def _variant(self, number: int, variant: int, key: str | None) -> dict[str, Tensor]:
         assert key is not None
-        return self._beside(variant_path(self.folder, number, variant, key))
+        return self._beside(variant_path(self.folder, number, variant, key), f"corrupted variant {variant}")
 
-    def _beside(self, path: Path) -> dict[str, Tensor]:
+    def _beside(self, path: Path, what: str) -> dict[str, Tensor]:
         """What a shard has beside itself: a corrupted variant, or the motion in another representation."""
         if not path.exists():
             raise ValueError(
-                f"{path} does not exist; expected it beside its shard."
+                f"{path} does not exist; expected {what} of this shard."
                 " Write it with the same settings through python -m stages.cache."
             )
         return read_tensors(path, "remove it and fill the cache again.")
