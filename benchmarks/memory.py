@@ -9,16 +9,14 @@ The model is a ``MaskedUNetMotionModel`` of Stable Diffusion 1.4's size with Ani
 paper's six masked blocks, of random weights (they need as much as trained ones). One clip of 16 frames of 320 x 512,
 two objects. Training: what ``stages.trainer`` does in a step (bf16 autocast, clipping, optimiser, average of the
 weights), latents and text given, as from the cache. Inference: text encoder, steps of the U-Net for two-scale guidance
-(three samples), and decoding, in bfloat16. The first step of each warms up and is not timed. Peak memory is the
-allocator's, reserved; the CUDA context needs about 0.5 GB more.
+(three samples), and decoding, in bfloat16. How both are measured: :mod:`benchmarks.device_cost`.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +28,8 @@ from diffusers.utils import logging
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from stages.memory import prepare_model
-from stages.objectives import build_objective, weighted_error
-from stages.optimization import EMA, build_optimizer, check_optimizer
+from benchmarks.device_cost import Cost, measured, timed, training_cost, wait
+from stages.optimization import check_optimizer
 from stages.settings import CONFIG_DIR, Settings, load_settings
 from ttm.atomic_write import written_beside
 from ttm.models.unet_motion import MaskedUNetMotionModel
@@ -92,49 +89,18 @@ TINY = Sizes(
 )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Peak memory, GB (None where it can't be told), and seconds of a step; ``decoding`` seconds at inference."""
+def _training_cost(settings: Settings, sizes: Sizes, device: torch.device, steps: int) -> Cost:
+    def inputs(dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
+        return _latents(sizes, 1, device), _conditions(sizes, 1, device, dtype)
 
-    peak: float | None
-    step: float
-    decoding: float = 0.0
-    trained: int = 0
-
-
-def training_cost(settings: Settings, sizes: Sizes, device: torch.device, steps: int) -> Cost:
-    """Train a new model for ``1 + steps`` steps."""
-    with _measured(device) as peak:
-        model = _unet(sizes, device)
-        prepare_model(model.train(), settings)
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        optimizer, ema = build_optimizer(named, settings.optimizer), EMA(named, settings.ema_decay)
-        objective = build_objective(settings.objective)
-        conditions = _conditions(sizes, 1, device, torch.float32)
-        clean = _latents(sizes, 1, device)
-        level = torch.full((1,), 0.5)
-        noise = torch.randn(clean.shape)
-        noisy, timesteps = objective.noisy(clean.cpu(), noise, level)
-        target = objective.target(clean.cpu(), noise, level).to(device)
-
-        def step(index: int) -> None:
-            with torch.autocast(device.type, torch.bfloat16):
-                prediction = model(noisy.to(device), timesteps.to(device), return_dict=False, **conditions)[0]
-            weighted_error(prediction.float(), target, None).backward()
-            torch.nn.utils.clip_grad_norm_([p for _, p in named], settings.optimizer.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema.update(named, index)
-
-        seconds = _timed(step, steps, device)
-        return Cost(peak(), seconds, trained=sum(p.numel() for _, p in named))
+    return training_cost(lambda: _unet(sizes, device), inputs, settings, device, steps)
 
 
 @torch.no_grad()
 def inference_cost(settings: Settings, sizes: Sizes, device: torch.device, steps: int) -> Cost:
     """A video in ``1 + steps`` steps, from text to pixels."""
     memory, dtype = settings.memory, torch.bfloat16
-    with _measured(device) as peak:
+    with measured(device) as peak:
         home = torch.device("cpu") if memory.offload else device
         text_encoder = CLIPTextModel(CLIPTextConfig(**sizes.text)).to(home, dtype).eval()
         vae = AutoencoderKL(**sizes.vae).to(home, dtype).eval()
@@ -149,14 +115,14 @@ def inference_cost(settings: Settings, sizes: Sizes, device: torch.device, steps
         conditions = _conditions(sizes, GUIDANCE_SAMPLES, device, dtype)
         timesteps = torch.full((GUIDANCE_SAMPLES,), 500, device=device)
         with _at_work(model, device, home):
-            seconds = _timed(lambda index: model(latents, timesteps, return_dict=False, **conditions), steps, device)
+            seconds = timed(lambda index: model(latents, timesteps, return_dict=False, **conditions), steps, device)
         images = latents[0].transpose(0, 1).contiguous()
         with _at_work(vae, device, home):
             begin = time.perf_counter()
             torch.cat([vae.decode(image[None]).sample for image in images] if memory.vae_slicing else [
                 vae.decode(images).sample
             ])  # fmt: skip
-            _wait(device)
+            wait(device)
         return Cost(peak(), seconds, decoding=time.perf_counter() - begin)
 
 
@@ -175,13 +141,13 @@ def row(name: str, sizes: Sizes, device: torch.device, steps: int, tiny: bool, c
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, (_room(name) - CONTEXT_GB) * 1e9 / total), device)
     cells = []
-    for measure in (training_cost, inference_cost):
+    for measure in (_training_cost, inference_cost):
         try:
             cost = measure(settings, sizes, device, steps)
         except torch.OutOfMemoryError:
             cells += ["out of memory"] + ["-"] * (2 if measure is inference_cost else 1)
             continue
-        if measure is training_cost:
+        if measure is _training_cost:
             cells.append(f"{cost.trained / 1e6:.1f}")
         cells += ["not told" if cost.peak is None else f"{cost.peak:.1f}", f"{cost.step:.2f}"]
         if measure is inference_cost:
@@ -256,42 +222,12 @@ def _conditions(sizes: Sizes, batch: int, device: torch.device, dtype: torch.dty
     }
 
 
-def _timed(step: Callable[[int], Any], steps: int, device: torch.device) -> float:
-    """Seconds a step, without the first."""
-    step(0)
-    _wait(device)
-    begin = time.perf_counter()
-    for index in range(steps):
-        step(1 + index)
-    _wait(device)
-    return (time.perf_counter() - begin) / steps
-
-
-@contextmanager
-def _measured(device: torch.device) -> Iterator[Callable[[], float | None]]:
-    """Start from an empty device; hands out what tells the peak since, GB."""
-    _emptied(device)
-    yield lambda: torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else None
-
-
-def _emptied(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 @contextmanager
 def _at_work(module: Any, device: torch.device, home: torch.device) -> Iterator[None]:
     """A part on the device for the time of its work."""
     module.to(device)
     yield
     module.to(home)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import inspect
 import json
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def make_folder(
     base: PublicBase, output: Path, stage: str = "both", masked_blocks: int | None = None, copy: bool = False
-) -> None:
-    """Write the folder, whole or not at all.
+) -> int:
+    """Write the folder, whole or not at all; returns K.
 
     Args:
         base: a checked base.
@@ -115,6 +114,7 @@ def make_folder(
         complete_folder(folder, cls)
 
     replace_folder(output, fill)
+    return blocks
 
 
 def base_identity(base: PublicBase) -> dict[str, Any]:
@@ -211,6 +211,18 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def host_config_name(base: PublicBase) -> str:
+    """Which of configs/host is for this base."""
+    if not base.is_wan:
+        return "animatediff_sd15"
+    if base.known_first_frame:
+        return "wan_ti2v_5b"
+    config = base.host_config()
+    if config["in_channels"] > config["out_channels"]:
+        return "wan_i2v_14b"
+    return "wan_14b" if config["num_layers"] > 30 else "wan_1_3b"
+
+
 def check_output(output: Path) -> None:
     """Raise ValueError unless a folder can be made there without overwriting anything."""
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
@@ -235,14 +247,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check_output(given.output)
         base = PublicBase.find(given.base, given.revision, given.motion_adapter)
-        make_folder(base, given.output, given.stage, given.masked_blocks, given.copy)
+        blocks = make_folder(base, given.output, given.stage, given.masked_blocks, given.copy)
     except (ValueError, OSError) as error:
         if os.environ.get("TTM_TRACEBACK"):
             raise
         raise SystemExit(f"stages.from_public: {error}") from error
-    where = f"host.pipeline={given.output} host.init_from={given.output}"
+    where = f"host={host_config_name(base)} host.pipeline={given.output} host.init_from={given.output}"
+    stage = "motion_to_video" if given.stage == "both" else given.stage
     print(f"{given.output}: {base.source.name} {base.source.revision or ''}".rstrip())
-    print(f"python -m stages.train {where} stage=motion_to_video …    # or stage=image_to_motion", file=sys.stdout)
+    print(f"Next: python -m stages.train stage={stage} {where} host.num_masked_blocks={blocks}")
 
 
 if __name__ == "__main__":
