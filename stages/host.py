@@ -47,12 +47,14 @@ def load_vae(pipeline: str, device: torch.device | str = "cpu") -> Any:
     return vae.eval().requires_grad_(False).to(device)
 
 
-def load_text(pipeline: str, device: torch.device | str = "cpu") -> tuple[Any, Any]:
-    """The tokenizer and the frozen text encoder (UMT5 or CLIP) of a pipeline folder (or Hub id), fp32."""
+def load_text(
+    pipeline: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any]:
+    """The tokenizer and the frozen text encoder (UMT5 or CLIP) of a pipeline folder (or Hub id)."""
     for name in ("tokenizer", "text_encoder"):
         expect_component(pipeline, name)
     tokenizer = AutoTokenizer.from_pretrained(pipeline, subfolder="tokenizer")
-    place = {"subfolder": "text_encoder", "dtype": torch.float32, "use_safetensors": True}
+    place = {"subfolder": "text_encoder", "dtype": dtype, "use_safetensors": True}
     encoder = AutoModelForTextEncoding.from_pretrained(pipeline, **place)
     return tokenizer, encoder.eval().requires_grad_(False).to(device)
 

@@ -164,7 +164,8 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
     vae = load_vae(pipeline, device)
     prepare_vae(vae, settings)
-    tokenizer, text_encoder = load_text(pipeline, device)  # before slow work, should one of them be missing
+    dtype = getattr(torch, settings.memory.weights)
+    tokenizer, text_encoder = load_text(pipeline, device, dtype)  # before slow work, should one of them be missing
     check_text_length(text_encoder, settings.host.max_sequence_length)
     takes = (model.latent_channels, model.text_width)
     expected = (LatentFormat.of(vae).channels, text_encoder.config.hidden_size)
