@@ -20,8 +20,9 @@ from stages.host import encoder_digest, load_image_encoder, load_vae, module_dig
 from stages.settings import Settings
 from stages.task import Batch, Task
 from stages.whole_files import read_tensors, write_tensors
+from ttm.motion.representation import motion_representation
 from ttm.pipelines.autoencoders import decode_latents
-from ttm.pipelines.host_image import host_image, known_first_frame
+from ttm.pipelines.host_image import check_first_frame_known, host_image, known_first_frame
 
 GiveImage = Callable[[Tensor, int], dict[str, Tensor]]
 """E(first frame), float32 [B, Z, 1, h, w], and t -> fields of ``Conditions``."""
@@ -47,10 +48,13 @@ def with_host_image(task: Task, settings: Settings, model: Any, device: torch.de
     """The samples as a host wants them: as they are, unless it takes an image by itself.
 
     Raises:
-        ValueError: the pipeline lacks the image encoder that the host needs.
+        ValueError: the pipeline lacks the image encoder that the host needs, or the first frame is not known before the
+            clip is made.
     """
     if not model.image_channels:
         return task
+    if settings.stage.name == "image_to_motion":
+        check_first_frame_known(motion_representation(settings.motion.name))
     if model.config.get("known_first_frame"):
         return ImageTask(task, lambda first, frames: {"image_latents": known_first_frame(first, frames)})
     return ImageTask(task, EncodedImages(settings, model, device))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
-from stages.host import load_vae
+from stages.host import load_text, load_vae
 from stages.host_image import EncodedImages, with_host_image
 from stages.settings import Settings
 from stages.task import Batch
@@ -19,6 +20,7 @@ from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.pipelines.autoencoders import decode_latents, encode_video
 from ttm.pipelines.conditioning import Conditions
 from ttm.pipelines.host_image import host_image
+from ttm.pipelines.image_to_motion import ImageToMotionPipeline
 
 Build = Callable[..., Settings]
 
@@ -55,6 +57,18 @@ def test_the_known_first_frame_is_the_clips_own_and_is_dropped_with_what_is_visu
     kept = batch.conditions.keep(*keeps, task.nothing, task.nothing_mask)
     given = kept.inputs(torch.float32)["image_latents"]
     assert given is not None and torch.equal(given[0], image[0]) and given[1].eq(0).all()
+
+
+def test_a_motion_whose_first_picture_is_not_known_is_refused(settings: Build, pipeline_folder: Path) -> None:
+    host, device = model(known_first_frame=True), torch.device("cpu")
+    flow = settings("motion=optical_flow", "stage=image_to_motion")
+    with pytest.raises(ValueError, match="motion is optical_flow, whose first picture nobody knows before stage 1"):
+        with_host_image(Clips(), flow, host, device)
+    with_host_image(Clips(), settings("motion=optical_flow", "stage=motion_to_video"), host, device)
+    parts = (load_vae(str(pipeline_folder)), *load_text(str(pipeline_folder)), host, FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(ValueError, match="motion is optical_flow, whose first picture nobody knows"):
+        ImageToMotionPipeline(*parts, motion="optical_flow", max_sequence_length=12).check_sampling()
+    ImageToMotionPipeline(*parts, max_sequence_length=12).check_sampling()
 
 
 def test_an_encoded_image_is_what_sampling_gives_and_is_made_once(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ttm.motion.representation import MotionRepresentation
 from ttm.pipelines.autoencoders import LatentFormat, encode_video
 
 IMAGE_TEXT_TOKENS = 512
@@ -45,6 +46,15 @@ def check_host_image(vae: Any, transformer: Any, image_encoder: Any, image_proce
         )
     if max_length != IMAGE_TEXT_TOKENS:
         raise ValueError(f"max_sequence_length is {max_length}; expected {IMAGE_TEXT_TOKENS} with an image embedder.")
+
+
+def check_first_frame_known(motion: MotionRepresentation) -> None:
+    """Raise ValueError unless the first picture of a motion can be drawn from the masks of the first frame."""
+    if not motion.shows_masks:
+        raise ValueError(
+            f"motion is {motion.name}, whose first picture nobody knows before stage 1 has made it, and this host is"
+            " given a first frame; expected motion masks, or a host of text-to-video."
+        )
 
 
 def host_image(

@@ -19,6 +19,7 @@ from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
 from ttm.objects import PromptPlan
 from ttm.pipelines.autoencoders import decode_latents, encode_video
 from ttm.pipelines.conditioning import Conditions, image_to_motion_condition
+from ttm.pipelines.host_image import check_first_frame_known
 from ttm.pipelines.inputs import (
     check_masks_against_plan,
     fit_ids,
@@ -140,6 +141,11 @@ class ImageToMotionPipeline(StagePipeline):
         latents = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
         decoded = self._decode(latents, first_ids) if output_type == "trajectory" else (None, None)
         return ImageToMotionOutput(trajectory=decoded[0], frames=decoded[1], latents=latents)
+
+    def _check_components(self) -> None:
+        super()._check_components()
+        if self.transformer.image_channels:
+            check_first_frame_known(self._motion)
 
     def _conditions(
         self, image: NDArray[np.uint8], ids: NDArray[np.uint8], texts: list[str], num_latent_frames: int
