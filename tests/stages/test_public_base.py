@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stages.from_public import main
-from stages.host import build_transformer
+from stages.host import build_transformer, load_vae
 from stages.settings import load_settings
 from tests.stages.public_bases import write_motion_adapter, write_stable_diffusion, write_wan
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
@@ -114,6 +114,24 @@ def test_places_and_arguments_that_do_not_fit(bases: Path, tmp_path: Path) -> No
     none = ("--motion-adapter", str(bases / "wan"))
     refused("wan is a folder without config.json; expected a MotionAdapter", bases / "sd", *none)
     refused("--masked-blocks is 9; expected 0 to 4", bases / "wan", "--masked-blocks", "9")
+
+
+def test_names_from_long_ago_are_read_as_diffusers_reads_them(bases: Path, tmp_path: Path) -> None:
+    """The public autoencoder of Stable Diffusion 1.5 was saved before its attention got the names it has now."""
+    base = shutil.copytree(bases / "sd", tmp_path / "base")
+    path = base / "vae/diffusion_pytorch_model.safetensors"
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    renamed = {}
+    for name, value in load_file(path).items():
+        for new, before in old.items():
+            name = name.replace(new, before)
+        renamed[name] = value
+    assert any(".proj_attn." in name for name in renamed)
+    save_file(renamed, path, {"format": "pt"})
+    stage = ["--motion-adapter", str(bases / "adapter"), "--stage", "motion_to_video"]
+    main([str(base), str(tmp_path / "folder"), *stage])
+    found, expected = (load_vae(str(place)).state_dict() for place in (tmp_path / "folder", bases / "sd"))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_an_output_with_something_in_it_is_left_alone(bases: Path, tmp_path: Path) -> None:
