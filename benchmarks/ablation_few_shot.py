@@ -89,5 +89,6 @@ def read_few_shot_plan(config: DictConfig) -> FewShotPlan:
     seeds = [int(seed) for seed in (config.seeds if config.seeds is not None else table["seeds"])]
     if not seeds:
         raise ValueError("seeds is empty; expected at least one.")
-    words = [part for name, value in table["arguments"].items() for part in (f"--{name}", str(value))]
+    given = {name: value for name, value in table["arguments"].items() if value is not None}
+    words = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     return FewShotPlan(rows, seeds, words, Path(str(config.output or "outputs/ablations/few_shot")))

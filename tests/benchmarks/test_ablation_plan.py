@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks.ablate import CONFIGS, open_plan
@@ -70,13 +71,14 @@ def test_bad_input_is_told(words: list[str], message: str) -> None:
 
 
 def test_the_few_shot_table_is_its_programs(tmp_path: Path) -> None:
-    plan, dry_run = open_plan(["table=few_shot", "--dry-run", "rows=[turns-back]", "seeds=[1]", f"output={tmp_path}"])
+    asked = ["rows=[turns-back]", "seeds=[1]", "table.arguments.steps=7", "table.arguments.lr=1e-5"]
+    plan, dry_run = open_plan(["table=few_shot", "--dry-run", *asked, f"output={tmp_path}"])
     assert isinstance(plan, FewShotPlan) and dry_run
     assert plan.jobs == [("turns-back", 1)]
     arguments = plan.arguments()
-    assert (arguments.output, arguments.steps, arguments.precision) == (tmp_path, 300, "no")
-    own = read_command_line([])
-    assert {**vars(arguments), "output": own.output} == vars(own)  # the two ways to start it say the same
+    assert (arguments.output, arguments.steps, arguments.lr) == (tmp_path, 7, 1e-5)
+    own = vars(read_command_line([]))
+    assert {**vars(arguments), "output": own["output"], "steps": own["steps"], "lr": own["lr"]} == own
 
 
 def test_orders_are_counted_seed_by_seed() -> None:
@@ -114,6 +116,16 @@ def test_twins_share_their_name_and_one_of_them_acts() -> None:
     assert first.phrase == second.phrase and pair.scene.plan.phrases == [first.phrase] * 2
     assert [item.appearance is not None for item in (first, second)] == [pair.asked == 0, pair.asked == 1]
     assert np.count_nonzero(pair.scene.ids[0] == 1) and np.count_nonzero(pair.scene.ids[0] == 2)
+
+
+def test_a_clusters_jobs_compose() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra 'cluster'")
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        words = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu", "row=both", "seed=1"]
+        config = compose(config_name="ablate", overrides=words, return_hydra_config=True)
+    launcher = config.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.partition, launcher.gpus_per_node, launcher.max_num_timeout) == ("gpu", 1, 5)
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
