@@ -189,7 +189,7 @@ class Settings:
     sample_every: int = 0
     sample_scenes: int = 4
     sample_steps: int = 20
-    tracker: str = "tensorboard"  # tensorboard | none
+    tracker: str = "tensorboard"  # tensorboard | wandb | none
     time_limit_minutes: float | None = None
     export_dtype: str = "float32"  # float32 | bfloat16 | float16, of the EMA model that a run ends with
 
@@ -290,7 +290,7 @@ def check_settings(settings: Settings) -> None:
         "precision": (settings.precision, ("bf16", "no")),
         "sharding": (settings.sharding, ("none", "full", "node")),
         "attention": (settings.attention, ("auto", "sdpa", "matmul")),
-        "tracker": (settings.tracker, ("tensorboard", "none")),
+        "tracker": (settings.tracker, ("tensorboard", "wandb", "none")),
         "export_dtype": (settings.export_dtype, ("float32", "bfloat16", "float16")),
     }
     for name, (value, allowed) in choices.items():

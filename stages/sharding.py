@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -43,7 +44,8 @@ def check_sharding(settings: Settings) -> None:
             " bitsandbytes works on whole tensors alone."
         )
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if settings.memory.weights == "bfloat16" and release < (2, 7):
+    mixed = settings.memory.weights == "bfloat16" and settings.host.trainable != "all"
+    if mixed and release < (2, 7):
         raise ValueError(
             f"torch {torch.__version__} can't share out frozen weights in bfloat16 beside trained ones in float32;"
             " expected torch 2.7 or newer, or memory.weights=float32."
@@ -84,6 +86,9 @@ def share_out(model: nn.Module, accelerator: Accelerator, settings: Settings) ->
                 full.copy_(values.pop(name))
             dist.broadcast(full, src=0)
             own.copy_(full[first_row(tensor) :][: len(own)] if own.ndim else full)
+    # As accelerate's prepare does for a model that is not shared out: autocast within, float32 outside.
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=short is not None)
+    model.forward = convert_outputs_to_fp32(autocast(model.forward))  # type: ignore[method-assign]
     return model
 
 

@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
@@ -55,11 +55,15 @@ from stages.sharding import check_sharding, gathered, is_shared_out
 from stages.sources import open_clips
 from stages.task import Task
 from stages.text_table import EncodedTexts, Texts, TextTable, texts_of
+from stages.tracking import check_tracker
 from stages.trainer import Finished, Trainer
 from stages.whole_files import prepare_output, replace_folder
 from ttm.models.host import VideoHost
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.conditioning import check_text_length
+
+_PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU,
+          DistributedType.MULTI_NPU)  # fmt: skip
 
 
 def run(settings: Settings) -> Finished:
@@ -73,13 +77,14 @@ def run(settings: Settings) -> Finished:
     accelerator = start_accelerator(settings)
     check_optimizer(settings.optimizer.name)
     check_sharding(settings)
+    check_tracker(settings.tracker)
     model = build_model(settings, accelerator)
     task = with_host_image(build_task(settings, accelerator, model), settings, model, accelerator.device)
     prepare_model(model, settings)
     if settings.compile:
         model.compile_repeated_blocks()
     sampler = None
-    if settings.sample_every and accelerator.is_main_process:
+    if settings.sample_every:
         from stages.samples import build_sampler
 
         sampler = build_sampler(settings, accelerator.device)
@@ -131,7 +136,7 @@ def start_accelerator(settings: Settings) -> Accelerator:
     """The devices and processes of a run, and its output folder.
 
     Raises:
-        ValueError: processes that were started and did not join.
+        ValueError: processes that were started and did not join, or a launch file that shares models out itself.
         OSError: the output folder can't be written.
     """
     if settings.num_threads:
@@ -146,6 +151,11 @@ def start_accelerator(settings: Settings) -> Accelerator:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were started but {accelerator.num_processes} joined; expected"
             " accelerate launch on GPUs, or torchrun --nproc_per_node N -m stages.train on a CPU."
+        )
+    if accelerator.distributed_type not in _PLAIN:
+        raise ValueError(
+            f"The launch file asks for {accelerator.distributed_type.value}; expected MULTI_GPU there, and"
+            " sharding=full or node here (memory=shared), which shares the model out by itself."
         )
     if accelerator.is_main_process:
         prepare_output(Path(settings.output_dir), 0)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -38,9 +39,10 @@ from stages.settings import Settings
 from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
 from stages.task import Task
 from stages.tracking import Tracker, memory_in_use
+from stages.validation import Drawn, mean_scores
 from stages.whole_files import prepare_output, remove_leftovers
 
-Sampler = Callable[[nn.Module], list[NDArray[np.uint8]]]
+Sampler = Callable[[nn.Module, int, int], dict[int, Drawn]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Trainer:
         model: the transformer; its trainable parameters are those that require a gradient.
         task: the samples.
         objective: noise levels and targets.
-        sampler: draws a few validation videos with a model; None = never.
+        sampler: of a model, this process's number and their count: draws its share of the validation clips, by
+            their numbers; None = never.
         began: ``time.monotonic()`` when the program began, which ``time_limit_minutes`` counts from.
 
     Raises:
@@ -102,7 +105,7 @@ class Trainer:
     def train(self) -> Finished:
         """Train from the last checkpoint (or step 0) to ``max_steps``, or until a time limit or a SIGTERM."""
         settings, main = self.settings, self.accelerator.is_main_process
-        tracker = Tracker(self.folder, settings.tracker, self.step) if main else None
+        tracker = Tracker(self.folder, settings.tracker, self.step, asdict(settings)) if main else None
         if tracker is not None:
             tracker.say(self._greeting())
         first, last_loss = self.step, math.nan
@@ -122,6 +125,7 @@ class Trainer:
                 saves = self.step % settings.checkpoint_every == 0
                 if self.step % settings.log_every == 0 or saves or self.step == settings.max_steps:
                     last_loss, norm = self._mean(losses), float(torch.stack(norms).mean())
+                    memory = self._most_memory()
                     if not (math.isfinite(last_loss) and math.isfinite(norm)):
                         raise FloatingPointError(
                             f"loss {last_loss}, gradient norm {norm} at step {self.step}; expected finite numbers."
@@ -129,11 +133,11 @@ class Trainer:
                         )
                     if tracker is not None:
                         pace = (time.monotonic() - since) / (self.step - since_step)
-                        self._report(tracker, last_loss, norm, rate, pace)
+                        self._report(tracker, last_loss, norm, rate, pace, memory)
                     losses, norms, since, since_step = [], [], time.monotonic(), self.step
                 if saves:
                     self._save()
-                if tracker is not None and settings.sample_every and self.step % settings.sample_every == 0:
+                if self.sampler is not None and self.step % settings.sample_every == 0:
                     self._show(tracker)
                     since = time.monotonic()
         if self.step > first:
@@ -174,8 +178,7 @@ class Trainer:
         clean = batch.clean_frames
         noisy = torch.cat([batch.data[:, :, :clean], noisy[:, :, clean:]], dim=2)
         inputs = {name: None if v is None else v.to(device) for name, v in conditions.inputs(torch.float32).items()}
-        with self.accelerator.autocast():
-            prediction = self.wrapped(noisy.to(device), timesteps.to(device), **inputs, return_dict=False)[0].float()
+        prediction = self.wrapped(noisy.to(device), timesteps.to(device), **inputs, return_dict=False)[0]
         weights = None
         if stage.object_weight > 0:
             weights = (1 + stage.object_weight * batch.covered[:, :, clean:]).to(device)
@@ -215,6 +218,11 @@ class Trainer:
     def _mean(self, losses: list[Tensor]) -> float:
         mean = torch.stack(losses).mean()
         return float(self.accelerator.reduce(mean, "mean"))
+
+    def _most_memory(self) -> float:
+        """Of the process that has held most, GB."""
+        held = torch.tensor([memory_in_use(self.accelerator.device)], device=self.accelerator.device)
+        return float(self.accelerator.gather(held).max())
 
     def _must_stop(self) -> bool:
         limit = self.settings.time_limit_minutes
@@ -257,10 +265,16 @@ class Trainer:
                     local(p).copy_(kept[name])
             self.model.train()
 
-    def _show(self, tracker: Tracker) -> None:
+    def _show(self, tracker: Tracker | None) -> None:
+        """Draw the validation clips, each process its share, with the averaged weights; keep them and their scores."""
         assert self.sampler is not None
         with self.averaged() as model, torch.no_grad():
-            tracker.videos(self.step, "samples", self.sampler(model))
+            own = self.sampler(model, self.accelerator.process_index, self.accelerator.num_processes)
+        drawn = dict(gather_object(list(own.items())))
+        if tracker is not None:
+            clips = [drawn[number] for number in sorted(drawn)]
+            tracker.videos(self.step, "samples", [clip.beside_truth() for clip in clips])
+            tracker.numbers(self.step, mean_scores(clips), "validation")
 
     def _greeting(self) -> str:
         trained = sum(p.numel() for _, p in self.named)
@@ -271,12 +285,12 @@ class Trainer:
             f" {torch.get_num_threads()} threads, from step {self.step} to {self.settings.max_steps}"
         )
 
-    def _report(self, tracker: Tracker, loss: float, norm: float, rate: float, pace: float) -> None:
+    def _report(self, tracker: Tracker, loss: float, norm: float, rate: float, pace: float, memory: float) -> None:
         left = pace * (self.settings.max_steps - self.step)
         limit = self.settings.time_limit_minutes
         if limit is not None:
             left = min(left, max(0.0, 60 * limit - (time.monotonic() - self.began)))
-        memory, clips = memory_in_use(self.accelerator.device), self.settings.batch_size / pace
+        clips = self.settings.batch_size / pace
         tracker.say(
             f"step {self.step}/{self.settings.max_steps}  loss {loss:.4f}  gradient {norm:.3f}  lr {rate:.2e}"
             f"  {clips:.1f} clips/s  {memory:.1f} GB  {time.strftime('%H:%M:%S', time.gmtime(left))} left"

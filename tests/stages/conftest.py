@@ -220,8 +220,8 @@ class SeveralProcesses:
             names = {"environment": environment, "log": str(logs[-1]), "codes": codes, "ports": ports}
             started.append(self.context.Process(target=exec, args=(_JOINED, names)))
             started[-1].start()
-        wait([process.sentinel for process in started], 300)
-        patience = 20 if any(process.exitcode for process in started) else 300
+        wait([process.sentinel for process in started], 1800)
+        patience = 20 if any(process.exitcode for process in started) else 1800
         for process in started:
             process.join(patience)
             if process.is_alive():

@@ -40,9 +40,13 @@ train.Trainer = Watched
 """
 
 
-def _losses(settings: Settings) -> dict[int, float]:
+def _logged(settings: Settings, name: str) -> dict[int, float]:
     lines = (Path(settings.output_dir) / "log.jsonl").read_text().splitlines()
-    return {entry["step"]: entry["loss"] for entry in map(json.loads, lines)}
+    return {entry["step"]: entry[name] for entry in map(json.loads, lines) if name in entry}
+
+
+def _losses(settings: Settings) -> dict[int, float]:
+    return _logged(settings, "loss")
 
 
 def _exported(settings: Settings) -> dict[str, torch.Tensor]:
@@ -67,8 +71,9 @@ def prepared(settings: Build, overrides: list[str], prepared_folder: Path, tmp_p
     """Settings of a run over prepared clips of four shapes, and the arguments that make them."""
 
     def build(name: str, *changes: str) -> tuple[Settings, list[str]]:
-        data = ["data=prepared", f"data.folder={prepared_folder}", "data.held_out=0", "keep_checkpoints=9", "max_steps=4"]
-        changes = ("stage=motion_to_video", "sharding=full", *data, *changes, f"output_dir={tmp_path / name}")
+        data = ["data=prepared", f"data.folder={prepared_folder}", "data.held_out=3"]
+        kind = ["stage=motion_to_video", "sharding=full", "keep_checkpoints=9", "max_steps=4"]
+        changes = (*kind, *data, *changes, f"output_dir={tmp_path / name}")
         return settings(*changes), [*overrides, *changes]
 
     return build
@@ -79,8 +84,9 @@ def test_two_processes_that_share_a_model_train_what_one_does_alone(
 ) -> None:
     parts = "micro_batch_size=1", "gradient_checkpointing=true"
     lora = "max_steps=2", "host.trainable=lora", "memory.weights=bfloat16", "precision=bf16"
-    (one, _), (alone, _) = prepared("one", *parts), prepared("lora alone", *lora)
-    runs = {name: prepared(name, *parts) for name in ("two", "one to two")}
+    shows = "sample_every=4", "sample_scenes=3", "sample_steps=1"  # an odd number: one process draws one in vain
+    (one, _), (alone, _) = prepared("one", *parts, *shows), prepared("lora alone", *lora)
+    runs = {"two": prepared("two", *parts, *shows), "one to two": prepared("one to two", *parts)}
     runs["lora"] = prepared("lora", *lora)
     run(one)
     _begin_from(runs["one to two"][0], one, 2)
@@ -94,6 +100,9 @@ def test_two_processes_that_share_a_model_train_what_one_does_alone(
     for made in (two, on_two):
         np.testing.assert_allclose(list(_losses(made).values()), [expected[s] for s in _losses(made)], rtol=1e-4)
         _assert_alike(made, one)
+    for score in ("validation/psnr", "validation/psnr_objects"):
+        assert list(_logged(one, score)) == [4]
+        assert _logged(two, score)[4] == pytest.approx(_logged(one, score)[4], rel=1e-3)
 
     files = sorted(path.name for path in list_checkpoints(Path(two.output_dir) / "checkpoints")[0].iterdir())
     names = [f"{part}-0000{number}-of-00002.safetensors" for part in ("ema", "model", "optimizer") for number in (1, 2)]

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stages.settings import Settings
-from stages.tracking import Tracker, gif_bytes
+from stages.tracking import Tracker, check_tracker, gif_bytes
 from stages.train import run
 
 Build = Callable[..., Settings]
@@ -39,6 +39,9 @@ def test_a_run_shows_numbers_and_videos_in_tensorboard(settings: Build, stage: s
     events = EventAccumulator(str(Path(made.output_dir) / "tensorboard")).Reload()
     assert {"train/loss", "train/lr", "train/gradient_norm", "train/clips_per_second"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    scores = {"image_to_motion": ["iou"], "motion_to_video": ["psnr", "psnr_objects"]}[stage]
+    for name in scores:
+        assert [event.step for event in events.Scalars(f"validation/{name}")] == [2]
     shown = events.Images("samples")
     assert [event.step for event in shown] == [2]
     picture = Image.open(io.BytesIO(shown[0].encoded_image_string))
@@ -52,8 +55,52 @@ def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -
         made = settings("max_steps=3", *sampling, f"output_dir={tmp_path / str(every)}")
         run(made)
         lines = (Path(made.output_dir) / "log.jsonl").read_text().splitlines()
-        logs.append([json.loads(line)["loss"] for line in lines])
+        logs.append([entry["loss"] for entry in map(json.loads, lines) if "loss" in entry])
     assert logs[0] == logs[1]
+
+
+def test_clips_of_several_shapes_stand_side_by_side(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "tensorboard", 0)
+    tracker.videos(1, "samples", [np.full((3, 8, 12, 3), 200, np.uint8), np.full((5, 16, 4, 3), 100, np.uint8)])
+    tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    picture = Image.open(io.BytesIO(events.Images("samples")[0].encoded_image_string))
+    assert picture.size == (16, 16) and picture.n_frames >= 1
+
+
+def test_weights_and_biases_keeps_one_run_over_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    logged: list[tuple[dict, int]] = []
+
+    class Run:
+        def log(self, values: dict, step: int) -> None:
+            logged.append((values, step))
+
+        def finish(self) -> None:
+            pass
+
+    begun = []
+    # The program behind wandb takes seconds to start; its own tests are its own.
+    monkeypatch.setattr(wandb, "init", lambda **told: begun.append(told) or Run())
+    for first in (0, 2):
+        tracker = Tracker(tmp_path, "wandb", first, {"seed": 3})
+        tracker.numbers(first + 1, {"loss": 0.5})
+        tracker.videos(first + 1, "samples", [np.zeros((2, 4, 4, 3), np.uint8)])
+        tracker.close()
+    assert begun[0]["id"] == begun[1]["id"] and begun[0]["config"] == {"seed": 3} and begun[0]["resume"] == "allow"
+    assert [step for _, step in logged] == [1, 1, 3, 3] and logged[0][0] == {"train/loss": 0.5}
+    assert isinstance(logged[1][0]["samples"], wandb.Video)
+    assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == [
+        "step-00000001-samples.gif",
+        "step-00000003-samples.gif",
+    ]
+
+
+def test_a_tracker_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.tracking.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="tracker=wandb needs the package wandb"):
+        check_tracker("wandb")
+    check_tracker("none")
 
 
 def test_without_tensorboard_the_log_remains(tmp_path: Path) -> None:
