@@ -46,7 +46,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Nothing can go on: the disk is full.
+    """Nothing can go on: the disk is full, a model can't be loaded, or the program is wrong.
 
     Attributes:
         reason: one sentence.
@@ -65,7 +65,7 @@ class Draft:
         fps: frames a second.
         frames: uint8 [T, H, W, 3].
         ids: uint8 [T, H, W]; None until they are given or tracked.
-        known: bool [T]: which frames of ``ids`` have masks of their own; None as ``ids``.
+        known: bool [T]: which frames of given ``ids`` have masks of their own; None where they are tracked.
         caption: what it shows, or None.
         phrases: what to look for, where that is given; object ``l`` has id ``l + 1``.
         plan: the caption, taken apart, or None.
@@ -93,17 +93,17 @@ class Draft:
 
 
 Item = Draft | Rejected | Stopped
+_NOTHING = np.zeros(1, np.uint8)
 
 
 def to_row(item: Item) -> dict[str, Any]:
     """As one row of a data set: JSON, and arrays as safetensors' bytes."""
     if isinstance(item, Stopped):
-        return {"facts": json.dumps({"stopped": item.reason}), "arrays": b""}
+        return {"facts": json.dumps({"stopped": item.reason}), "arrays": _NOTHING}
     if isinstance(item, Rejected):
-        return {"facts": json.dumps({"rejected": item.to_dict()}), "arrays": b""}
+        return {"facts": json.dumps({"rejected": item.to_dict()}), "arrays": _NOTHING}
     arrays: dict[str, NDArray[Any]] = {"frames": item.frames}
-    if item.ids is not None and item.known is not None:
-        arrays |= {"ids": item.ids, "known": item.known}
+    arrays |= {name: array for name, array in (("ids", item.ids), ("known", item.known)) if array is not None}
     arrays |= {f"latents.{name}": array for name, array in (item.latents or {}).items()}
     facts = {
         "source": item.source, "window": item.window.to_dict(), "fps": item.fps, "caption": item.caption,
@@ -111,7 +111,7 @@ def to_row(item: Item) -> dict[str, Any]:
         "encoder": item.encoder,
     }  # fmt: skip
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return {"facts": json.dumps(facts), "arrays": bytes_of(contiguous)}
+    return {"facts": json.dumps(facts), "arrays": np.frombuffer(bytes_of(contiguous), np.uint8)}
 
 
 def from_row(row: Mapping[str, Any]) -> Item:
@@ -121,7 +121,7 @@ def from_row(row: Mapping[str, Any]) -> Item:
         return Stopped(facts["stopped"])
     if "rejected" in facts:
         return Rejected(**facts["rejected"])
-    arrays = arrays_of(bytes(row["arrays"]))
+    arrays = arrays_of(row["arrays"].tobytes())
     latents = {name[8:]: array for name, array in arrays.items() if name.startswith("latents.")}
     plan = None if facts.pop("plan") is None else PromptPlan.from_dict(json.loads(row["facts"])["plan"])
     return Draft(

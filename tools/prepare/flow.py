@@ -8,7 +8,6 @@ that are missing flow through three stages, readers and writers on CPUs, the mod
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,13 @@ SOURCES_A_BATCH = 4096
 CLIPS_A_READING = 16
 HOPELESS = 16
 """A run ends when this many clips, the first ones, have all met errors that nothing about them explains."""
+
+
+class CannotGoOn(RuntimeError):
+    """The run ends; what is finished is kept, and the same command goes on."""
+
+    def __init__(self, stopped: Stopped) -> None:
+        super().__init__(f"{stopped.reason}. What is finished is kept; the same command goes on with the rest.")
 
 
 @dataclass(frozen=True)
@@ -164,30 +170,38 @@ def prepare(
     Raises:
         ValueError: nothing to prepare, settings that don't fit each other, the models or an earlier run, or clips that
             all fail.
-        OSError: a folder that can't be written, a full disk: the same command goes on when there is room.
+        OSError: a folder that can't be written.
+        CannotGoOn: a full disk, or the like: the same command goes on when there is room.
     """
     runner, folder, out = runner or InProcess(), folder.resolve(), out.resolve()
     if out == folder or out.is_relative_to(folder):
         raise ValueError(f"{out} lies in the folder of the sources; expected another place.")
-    sources = find_sources(folder, clips.masklets)
+    sources, identity = find_sources(folder, clips.masklets), _identity(clips, models)
     work = Work(out)
-    work.claim(_identity(clips, models))
-    busy = out / "work" / "busy"
+    with work.alone():
+        work.claim(identity)
+        _prepare_all(work, Job(folder, out, clips, models), sources, runner, say, sources_a_batch)
+        manifest, left_out = work.finish()
+    return len(manifest), len(left_out)
+
+
+def _prepare_all(
+    work: Work, job: Job, sources: Sequence[Source], runner: Runner, say: Callable[[str], None], sources_a_batch: int
+) -> None:
+    """First what an earlier run has begun, then what is new."""
+    busy = job.watch.folder
     shutil.rmtree(busy, ignore_errors=True)
     busy.mkdir()
-    job = Job(folder, out, clips, models)
     for path in work.catalogues():
         _prepare_batch(work, job, work.entries(path), runner, say)
     known = work.known_sources()
     new = [source for source in sources if source.name not in known]
     for first in range(0, len(new), sources_a_batch):
         batch = new[first : first + sources_a_batch]
-        path = work.catalogue(_cut_all(job, batch, runner), clips.clips_per_shard)
+        path = work.catalogue(_cut_all(job, batch, runner), job.clips.clips_per_shard)
         say(f"prepare: {len(known) + first + len(batch)} of {len(known) + len(new)} sources cut")
         _prepare_batch(work, job, work.entries(path), runner, say)
     shutil.rmtree(busy, ignore_errors=True)
-    manifest, left_out = work.finish()
-    return len(manifest), len(left_out)
 
 
 def _identity(clips: ClipSettings, models: ModelSettings) -> dict[str, Any]:
@@ -207,15 +221,10 @@ def _cut_all(job: Job, batch: Sequence[Source], runner: Runner) -> list[Cut]:
         before = len(done)
         for found in runner.cut(job, missing):
             if isinstance(found, Stopped):
-                raise _no_more(found)
+                raise CannotGoOn(found)
             done[found[0].name] = found
         _expect_progress(len(done) - before, len(missing), "sources")
     return [done[source.name] for source in batch]
-
-
-def _no_more(stopped: Stopped) -> OSError:
-    told = f"{stopped.reason}. What is finished is kept; the same command goes on with the rest"
-    return OSError(errno.ENOSPC, told)
 
 
 def _expect_progress(came: int, asked: int, what: str) -> None:
@@ -264,11 +273,11 @@ class _Tally:
         """One clip is done.
 
         Raises:
-            OSError: the disk is full.
+            CannotGoOn: the disk is full, or the like.
             ValueError: the first clips have all met errors that nothing about them explains.
         """
         if isinstance(kept, Stopped):
-            raise _no_more(kept)
+            raise CannotGoOn(kept)
         self.taken += 1
         self.hopeless = self.hopeless and kept.rejected is not None and kept.rejected.unexpected
         if self.hopeless and self.taken == HOPELESS and kept.rejected is not None:

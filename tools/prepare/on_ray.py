@@ -136,6 +136,18 @@ def _dataset(rows: list[Row]) -> Any:
 
 
 def _cut_row(row: Row, job: Job) -> Row:
+    try:
+        return _cut(row, job)
+    except Exception as error:
+        return {"cut": json.dumps({"stopped": _bug(error)})}
+
+
+def _bug(error: Exception) -> str:
+    """An error that no stage has foreseen: Ray would log it and pass over the clip."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _cut(row: Row, job: Job) -> Row:
     found = cut_one(job, Source.from_dict(json.loads(row["source"])))
     if isinstance(found, Stopped):
         return {"cut": json.dumps({"stopped": found.reason})}
@@ -145,19 +157,27 @@ def _cut_row(row: Row, job: Job) -> Row:
 
 
 def _read_row(row: Row, job: Job) -> Iterator[Row]:
-    reading = Reading.from_dict(json.loads(row["reading"]))
-    return (to_row(item) for item in read_drafts(job.folder, reading, job.clips, job.watch))
+    try:
+        reading = Reading.from_dict(json.loads(row["reading"]))
+        for item in read_drafts(job.folder, reading, job.clips, job.watch):
+            yield to_row(item)
+    except Exception as error:
+        yield to_row(Stopped(_bug(error)))
 
 
 class ModelWorker:
     """One process that holds the models."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.models = job, Models(job.clips, job.models)
+        self.job, self.broken = job, ""
+        try:
+            self.models = Models(job.clips, job.models)
+        except Exception as error:  # told by every clip, since Ray would make the worker again and again
+            self.broken = _bug(error)
 
     def __call__(self, row: Row) -> Row:
         """A clip through them."""
-        return to_row(with_models(self.job, self.models, from_row(row)))
+        return to_row(Stopped(self.broken)) if self.broken else _models_row(row, self.job, self.models)
 
 
 def _light_models(clips: ClipSettings, models: ModelSettings, draft: Draft) -> Draft:
@@ -170,11 +190,17 @@ def _loaded(clips: ClipSettings, models: ModelSettings) -> Models:
 
 
 def _models_row(row: Row, job: Job, models: Callable[[Draft], Draft]) -> Row:
-    return to_row(with_models(job, models, from_row(row)))
+    try:
+        return to_row(with_models(job, models, from_row(row)))
+    except Exception as error:
+        return to_row(Stopped(_bug(error)))
 
 
 def _keep_row(row: Row, job: Job) -> Row:
-    kept = keep(job, from_row(row))
+    try:
+        kept = keep(job, from_row(row))
+    except Exception as error:
+        kept = Stopped(_bug(error))
     if isinstance(kept, Stopped):
         return {"kept": json.dumps({"stopped": kept.reason})}
     rejected = kept.rejected.to_dict() if kept.rejected else None

@@ -13,11 +13,13 @@ the next run finds what is there, does what is missing, and ends with the same b
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,20 @@ class Work:
         if different := sorted(key for key in {*told, *begun} if told.get(key) != begun.get(key)):
             changes = ", ".join(f"{key} was {begun.get(key)!r} and is {told.get(key)!r}" for key in different)
             raise ValueError(f"{self.out} was begun otherwise ({changes}); expected the same, or a new folder.")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out for the time of the block; the system ends it when this process dies.
+
+        Raises:
+            ValueError: another run is at work here.
+        """
+        with open(self.folder / "lock", "ab") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"Another run is at work in {self.out}; expected one at a time.") from error
+            yield
 
     # The catalogue -------------------------------------------------------------------------------------------------
 

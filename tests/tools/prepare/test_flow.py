@@ -17,7 +17,7 @@ import pytest
 
 from tools.prepare import flow, steps
 from tools.prepare.check import faults
-from tools.prepare.flow import InProcess, Job, Kept, prepare
+from tools.prepare.flow import CannotGoOn, InProcess, Job, Kept, prepare
 from tools.prepare.settings import ClipSettings, ModelSettings
 from tools.prepare.steps import Reading, Watch
 from tools.prepare.work import Work, read_rejects
@@ -161,6 +161,8 @@ def test_other_settings_need_another_folder(tmp_path: Path, videos: Path, small_
         run(videos, tmp_path / "out", replace(small_clips, fps=4.0))
     with pytest.raises(ValueError, match="lies in the folder"):
         run(videos, videos / "out", small_clips)
+    with Work(tmp_path / "out").alone(), pytest.raises(ValueError, match="Another run is at work"):
+        run(videos, tmp_path / "out", small_clips)
 
 
 def sound(path: Path) -> None:
@@ -230,7 +232,7 @@ def test_a_full_disk_ends_the_run_with_one_error(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(work, draft, settings)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left.*same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(CannotGoOn, match="No space left.*same command goes on"):
         patch.setattr(flow, "finish_clip", full)
         run(videos, tmp_path / "out", small_clips)
     assert run(videos, tmp_path / "out", small_clips) == (7, 0)
@@ -243,7 +245,7 @@ def test_a_shard_that_does_not_fit_on_the_disk(tmp_path: Path, videos: Path, sma
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(CannotGoOn, match="too large"):
             run(videos, tmp_path / "out", small_clips)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

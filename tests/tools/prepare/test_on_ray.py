@@ -7,17 +7,20 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 if find_spec("ray") is None:  # not imported here: it is told to stay on this machine before it is
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 from tools.prepare import on_ray
-from tools.prepare.draft import Draft, Rejected, Stopped, from_row, to_row
-from tools.prepare.flow import Job, prepare
+from tools.prepare.draft import Draft
+from tools.prepare.flow import CannotGoOn, Job, prepare
 from tools.prepare.on_ray import OnRay, ray_session
 from tools.prepare.settings import ClipSettings, ModelSettings
 from tools.prepare.work import read_rejects
+from ttm.data.clip_manifest import MANIFEST, REJECTS
+from ttm.data.prepared_clips import read_clips
 
 NONE = ModelSettings()
 
@@ -91,30 +94,30 @@ def test_workers_may_die(tmp_path: Path, videos: Path, small_clips: ClipSettings
     assert "2 workers died" in told["3.mp4"] and (tmp_path / "always").stat().st_size == 2
 
 
+def test_actors_hold_the_models(tmp_path: Path, videos: Path, small_clips: ClipSettings) -> None:
+    """Clips travel between processes; a model that can't be loaded is one error."""
+    models = ModelSettings(vae="ttm-tiny", device="cpu")
+    clips = replace(small_clips, max_clips=1)
+    counts = prepare(videos, tmp_path / "whole", clips, models, say=lambda line: None)
+    assert prepare(videos, tmp_path / "ray", clips, models, OnRay(), lambda line: None) == counts == (4, 2)
+    for name in (MANIFEST, REJECTS):  # latents may differ in their last bits, by the number of threads
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for one, other in zip(read_clips(tmp_path / "ray"), read_clips(tmp_path / "whole"), strict=True):
+        assert one.latents is not None and other.latents is not None
+        np.testing.assert_allclose(one.latents["video"], other.latents["video"], atol=1e-2)
+    broken = ModelSettings(segmenter=str(tmp_path / "missing"), device="cpu")
+    with pytest.raises(CannotGoOn, match="missing"):
+        prepare(videos, tmp_path / "none", clips, broken, OnRay(), lambda line: None)
+
+
 def test_a_full_disk_on_a_worker_ends_the_run(tmp_path: Path, videos: Path, small_clips: ClipSettings) -> None:
     out = tmp_path / "out"
     (out / "work/records").mkdir(parents=True)
     (out / "work/records/shard-00000").write_bytes(b"in the way")  # mkdir fails on the worker, as on a broken disk
-    with pytest.raises(OSError, match="same command goes on"):
+    with pytest.raises(CannotGoOn, match="same command goes on"):
         prepare(videos, out, small_clips, NONE, OnRay(), lambda line: None)
     (out / "work/records/shard-00000").unlink()
     assert prepare(videos, out, small_clips, NONE, OnRay(), lambda line: None) == (14, 3)
-
-
-def test_rows_carry_all_of_a_clip(videos: Path, small_clips: ClipSettings) -> None:
-    from tools.prepare.sources import find_sources
-    from tools.prepare.steps import Reading, Watch, cut_source, read_drafts
-
-    source = next(each for each in find_sources(videos) if each.name == "1.mp4")
-    (videos / "busy").mkdir()
-    watch = Watch(videos / "busy")
-    windows, _ = cut_source(videos, source, small_clips, watch)
-    for draft in read_drafts(videos, Reading(source, tuple(windows)), small_clips, watch):
-        assert isinstance(draft, Draft)
-        again = from_row(to_row(draft))
-        assert isinstance(again, Draft) and to_row(again) == to_row(draft)
-    for item in (Rejected("a", "b", "read", "c", "d", True), Stopped("full")):
-        assert from_row(to_row(item)) == item
 
 
 def test_ray_is_this_machine_alone() -> None:
