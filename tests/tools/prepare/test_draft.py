@@ -39,7 +39,8 @@ def assert_equal(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize(
     "less",
-    [{}, {"known": None}, {"ids": None, "known": None}, {"plan": None, "caption": None}, {"latents": None, "encoder": None},
+    [{}, {"known": None}, {"ids": None, "known": None}, {"plan": None, "caption": None},
+     {"latents": None, "encoder": None},
      {"phrases": (), "in_order": False}],
 )  # fmt: skip
 def test_a_clip(less: dict[str, Any]) -> None:
