@@ -18,6 +18,8 @@ What it does:  1. fills the latent cache up to ``data.encode_scenes`` (python -m
                   scheduler/, which samples from it (host=ttm_tiny_unet trains a U-Net with v-prediction and DDIM).
 Fine-tuning:   host.init_from=ttm/pretrained/ttm-tiny takes that pipeline's transformer of the stage, with a fresh
                optimiser; give it an output_dir of its own.
+Real clips:    data=prepared data.folder=… (docs/training_one_gpu.md); several GPUs and machines, models that are shared
+               out: configs/launch, memory=shared (docs/training_cluster.md).
 More clips:    fill the cache further and start again with data.num_scenes=N: a resumed run keeps the number of
                scenes that its checkpoint was trained on unless it is told another.
 """

@@ -2,7 +2,8 @@
 
 Read :meth:`Trainer.train` top to bottom. Sample ``i`` of a run (i = step * batch_size + place) has its clip, noise,
 noise level and dropout from (seed, i) alone; processes and micro-batches only divide the samples of a step among
-themselves. A checkpoint therefore holds weights, their average and the optimiser's state, and nothing random.
+themselves. A checkpoint therefore holds weights, their average and the optimiser's state, and nothing random; any
+number of processes goes on from it. A model that is shared out (stages/sharding.py) trains by the same lines.
 """
 
 from __future__ import annotations
