@@ -14,7 +14,7 @@ if find_spec("ray") is None:  # not imported here: it is told to stay on this ma
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 from tools.prepare import on_ray
-from tools.prepare.draft import Draft
+from tools.prepare.draft import Draft, Stopped, from_row
 from tools.prepare.flow import CannotGoOn, Job, prepare
 from tools.prepare.on_ray import OnRay, ray_session
 from tools.prepare.settings import ClipSettings, ModelSettings
@@ -106,8 +106,9 @@ def test_actors_hold_the_models(tmp_path: Path, videos: Path, small_clips: ClipS
         assert one.latents is not None and other.latents is not None
         np.testing.assert_allclose(one.latents["video"], other.latents["video"], atol=1e-2)
     broken = ModelSettings(segmenter=str(tmp_path / "missing"), device="cpu")
-    with pytest.raises(CannotGoOn, match="missing"):
-        prepare(videos, tmp_path / "none", clips, broken, OnRay(), lambda line: None)
+    worker = on_ray.ModelWorker(Job(videos, tmp_path / "none", clips, broken))  # as an actor makes it
+    told = from_row(worker({}))
+    assert isinstance(told, Stopped) and "missing" in told.reason
 
 
 def test_a_full_disk_on_a_worker_ends_the_run(tmp_path: Path, videos: Path, small_clips: ClipSettings) -> None:
