@@ -289,9 +289,16 @@ class _Tally:
                 self.pack_complete([kept.shard])
 
     def pack_complete(self, shards: Iterable[str]) -> None:
-        """Pack those shards whose clips are all there; clips whose records are damaged are left again."""
+        """Pack those shards whose clips are all there; clips whose records are damaged are left again.
+
+        Raises:
+            CannotGoOn: the disk is full, or the like.
+        """
         for shard in [each for each in shards if not self.left[each]]:
-            self.left[shard] |= set(self.work.pack(shard, self.members[shard]))
+            try:
+                self.left[shard] |= set(self.work.pack(shard, self.members[shard]))
+            except OSError as error:
+                raise CannotGoOn(Stopped(str(error))) from error
             if not self.left[shard]:
                 del self.left[shard]
                 self.say(f"prepare: {shard}; {len(self.left)} shards of this batch to go")
