@@ -63,6 +63,7 @@ from stages.whole_files import prepare_output, replace_folder
 from ttm.models.host import VideoHost
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.conditioning import check_text_length
+from ttm.pipelines.host_image import check_image_channels
 
 _PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU,
           DistributedType.MULTI_NPU)  # fmt: skip
@@ -186,6 +187,7 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
             f"The transformer takes {takes[0]} latent channels and text of width {takes[1]};"
             f" expected {expected[0]} and {expected[1]}, those of {pipeline}."
         )
+    check_image_channels(vae, model)
     clips = open_clips(settings, accelerator, vae, model.token_patch)
     first, length = settings.stage.name == "image_to_motion", settings.host.max_sequence_length
     motion = settings.motion

@@ -27,15 +27,20 @@ IMAGE_TEXT_TOKENS = 512
 """Text tokens of a host with an image embedder: diffusers' attention takes all before the last 512 for the image."""
 
 
-def check_host_image(vae: Any, transformer: Any, image_encoder: Any, image_processor: Any, max_length: int) -> None:
-    """Raise ValueError unless a host that takes an image can be given one by the other components."""
-    form, config, channels = LatentFormat.of(vae), transformer.config, transformer.image_channels
-    expected = 1 + form.channels if config.get("known_first_frame") else form.group + form.channels
+def check_image_channels(vae: Any, transformer: Any) -> None:
+    """Raise ValueError unless a host that takes an image was made for this autoencoder's latents."""
+    form, channels = LatentFormat.of(vae), transformer.image_channels
+    expected = 1 + form.channels if transformer.config.get("known_first_frame") else form.group + form.channels
     if channels not in (0, expected):
         raise ValueError(
             f"The transformer takes {channels} channels of an image; expected {expected} with this autoencoder, or 0."
         )
-    width = config.get("image_dim")
+
+
+def check_host_image(vae: Any, transformer: Any, image_encoder: Any, image_processor: Any, max_length: int) -> None:
+    """Raise ValueError unless a host that takes an image can be given one by the other components."""
+    check_image_channels(vae, transformer)
+    width = transformer.config.get("image_dim")
     if width is None:
         return
     if image_encoder is None or image_processor is None:
