@@ -230,7 +230,7 @@ def test_a_grown_cache_does_not_change_a_run_under_way(
         ("host.pipeline=/nowhere/at/all", "no folder 'vae'"),
         ("host.init_from=/nowhere/at/all", "expected a folder or a Hub id"),
         ("host.transformer.in_channels=6 host.transformer.out_channels=6", "takes 6 latent channels"),
-        ("host.transformer.in_channels=6", "takes 4 channels of an image; expected 6"),
+        ("host.transformer.in_channels=6", "takes 2 channels of an image; expected 8"),
         ("data.encode_scenes=0 data.num_scenes=9999", "expected 9999"),
         ("data.num_frames=6", "frames"),
         ("output_dir=/proc/nowhere", "output_dir can't be written"),
