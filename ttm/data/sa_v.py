@@ -11,6 +11,7 @@ annotated. Validation and test videos come as ``JPEGImages_24fps/{id}/{frame}.jp
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ ANNOTATED_EVERY = 4
 VIDEO_FPS = 24.0
 
 
-class Masklets:
+class Masklets(ABC):
     """The annotated frames of one video: which, of which size, and each object's mask in them.
 
     Attributes:
@@ -42,9 +43,9 @@ class Masklets:
     frames: list[int]
     num_objects: int
 
+    @abstractmethod
     def mask(self, time: int, number: int) -> NDArray[np.bool_]:
         """Object ``number`` (0 to L - 1) in annotated frame ``time`` (0 to T - 1), bool [H, W]."""
-        raise NotImplementedError
 
     def area(self, time: int, number: int) -> int:
         """Its pixels."""
