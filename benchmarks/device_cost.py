@@ -6,11 +6,13 @@ needs about 0.5 GB more.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,28 @@ class Cost:
     step: float
     decoding: float = 0.0
     trained: int = 0
+
+
+def command_line(program: str, description: str) -> argparse.ArgumentParser:
+    """What every program that measures a device is asked."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind (default 3)")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model; its figures mean nothing")
+    parser.add_argument("--output", type=Path, help="a Markdown file to write")
+    return parser
+
+
+def device_to_measure(program: str, parser: argparse.ArgumentParser, given: argparse.Namespace) -> torch.device | None:
+    """The device, once what was given is checked; None, and said why, where there is none to measure."""
+    if given.steps < 1:
+        parser.error(f"--steps is {given.steps}; expected at least 1")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if given.tiny:
+        return torch.device("cpu")
+    print(f"{program} measures a CUDA device, and there is none here: nothing was measured. With --tiny it runs on the"
+          " CPU, to prove that it works.")  # fmt: skip
+    return None
 
 
 def training_cost(

@@ -19,12 +19,10 @@ How seconds and memory are taken: :mod:`benchmarks.device_cost`.
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +30,7 @@ from diffusers import WanTransformer3DModel
 from diffusers.utils import logging
 from torch import Tensor
 
-from benchmarks.device_cost import measured, training_cost, wait
+from benchmarks.device_cost import command_line, device_to_measure, measured, training_cost, wait
 from benchmarks.masked_attention import measure as measure_packing
 from stages.settings import load_settings
 from ttm.atomic_write import written_beside
@@ -190,21 +188,14 @@ def _gigabytes(peak: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the head of this file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__.split("\n")[0])
+    parser = command_line("benchmarks.full_size", __doc__.split("\n")[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which (default: all)")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind (default 3)")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model; its figures mean nothing")
-    parser.add_argument("--output", type=Path, help="a Markdown file to write")
     given = parser.parse_args(arguments)
-    if given.steps < 1:
-        parser.error(f"--steps is {given.steps}; expected at least 1")
-    if not torch.cuda.is_available() and not given.tiny:
-        print("benchmarks.full_size measures a CUDA device, and there is none here: nothing was measured. With --tiny"
-              " it runs on the CPU, to prove that it works.")  # fmt: skip
+    device = device_to_measure("benchmarks.full_size", parser, given)
+    if device is None:
         return 1
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # rms_norm under autocast
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = TINY if given.tiny else FULL
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     lines = [f"{name}; {sizes.label}; torch {torch.__version__}."]

@@ -14,12 +14,10 @@ weights), latents and text given, as from the cache. Inference: text encoder, st
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +26,7 @@ from diffusers.utils import logging
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.device_cost import Cost, measured, timed, training_cost, wait
+from benchmarks.device_cost import Cost, command_line, device_to_measure, measured, timed, training_cost, wait
 from stages.optimization import check_optimizer
 from stages.settings import CONFIG_DIR, Settings, load_settings
 from ttm.atomic_write import written_beside
@@ -159,24 +157,18 @@ def row(name: str, sizes: Sizes, device: torch.device, steps: int, tiny: bool, c
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the head of this file."""
-    presets = sorted((path.stem for path in (CONFIG_DIR / "memory").glob("*.yaml")), key=_room, reverse=True)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.split("\n")[0])
+    cards = sorted((path.stem for path in (CONFIG_DIR / "memory").glob("*gb.yaml")), key=_room, reverse=True)
+    presets = ["none", *cards]  # those that share a model out are for several devices
+    parser = command_line("benchmarks.memory", __doc__.split("\n")[0])
     parser.add_argument("--presets", nargs="+", choices=presets, default=presets, help="which (default: all)")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind (default 3)")
     parser.add_argument("--cap", action="store_true", help="use no more memory than the preset's card has")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model; its figures mean nothing")
-    parser.add_argument("--output", type=Path, help="a Markdown file to write")
     given = parser.parse_args(arguments)
-    if given.steps < 1:
-        parser.error(f"--steps is {given.steps}; expected at least 1")
-    if not torch.cuda.is_available() and not given.tiny:
-        print("benchmarks.memory measures a CUDA device, and there is none here: nothing was measured. With --tiny it"
-              " runs on the CPU, to prove that it works.")  # fmt: skip
+    device = device_to_measure("benchmarks.memory", parser, given)
+    if device is None:
         return 1
     for preset in given.presets:
         check_optimizer(preset_settings(preset, given.tiny).optimizer.name)
     logging.set_verbosity_error()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = TINY if given.tiny else STABLE_DIFFUSION
     frames, height, width = sizes.clip
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -29,3 +29,9 @@ def test_a_row_for_every_preset_that_is_asked_for(tmp_path: Path, capsys: pytest
 def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 1
     assert "there is none here: nothing was measured" in capsys.readouterr().out
+
+
+def test_presets_of_several_devices_are_not_a_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--presets", "shared"])
+    assert "invalid choice: 'shared'" in capsys.readouterr().err
