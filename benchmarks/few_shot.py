@@ -5,7 +5,7 @@
 For each pattern of :mod:`ttm.data.motion_patterns` and each seed, six clips of the synthetic world are learnt twice,
 with the masks and without them, and videos of other scenes of the same pattern are made along their true masks:
 
-    full                  ControlNet draws the first frame, masks guide, 0.2 of the first frame is shared
+    full                  ControlNet draws the first frame, masks guide, the first frame is shared (--sharing-ratio)
     without mask          learnt and made without mask cross-attention
     without ControlNet    the first frame from the prompt alone
     without sharing       ratio 0
@@ -37,7 +37,7 @@ from PIL import Image
 from benchmarks.few_shot_table import VARIANTS, write_table
 from benchmarks.rows import RowFile, fingerprint, read_rows
 from stages.few_shot import read_arguments, run
-from stages.settings import Settings
+from stages.settings import WEIGHTINGS, Settings
 from ttm.data.clip_folder import Clip
 from ttm.data.motion_patterns import PATTERNS
 from ttm.data.synthetic import SyntheticScene, SyntheticWorld
@@ -130,8 +130,9 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
     """The settings of ``python -m stages.few_shot`` of one training."""
     changes = [
         f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
-        f"optimizer.lr={arguments.lr}", f"host.mask_cross_attention={str(masks).lower()}", "tracker=none",
-        f"data.num_frames={arguments.num_frames}", f"precision={arguments.precision}", "log_every=50",
+        f"optimizer.lr={arguments.lr}", f"objective.weighting={arguments.weighting}", "tracker=none",
+        f"host.mask_cross_attention={str(masks).lower()}", f"data.num_frames={arguments.num_frames}",
+        f"precision={arguments.precision}", "log_every=50",
         f"data.clips.height={arguments.size}", f"data.clips.width={arguments.size}", "export_dtype=float32",
         f"checkpoint_every={max(1, arguments.steps // 2)}", "keep_checkpoints=1",
     ]  # fmt: skip
@@ -154,7 +155,7 @@ def make(
         image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else None,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
-        **CALLS[variant],
+        **{"sharing_ratio": arguments.sharing_ratio, **CALLS[variant]},
     )
     made: Pixels = (np.asarray(out.frames[0]) * 255).round().astype(np.uint8)
     return made
@@ -210,10 +211,12 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--weighting", default="none", choices=WEIGHTINGS, help="of the noise's error")
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--mask-guidance-scale", type=float, default=3.0)
+    parser.add_argument("--sharing-ratio", type=float, default=0.2, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--num-frames", type=int, default=17)
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/few_shot"))

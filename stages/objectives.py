@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.draws import sample_rng
-from stages.settings import BETA_SCHEDULES, ObjectiveSettings
+from stages.settings import BETA_SCHEDULES, WEIGHTINGS, ObjectiveSettings
 
 
 class Objective(Protocol):
@@ -30,6 +30,9 @@ class Objective(Protocol):
 
     def target(self, data: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """What the model should predict, [B, C, T, H, W]."""
+
+    def importance(self, levels: Tensor) -> Tensor | None:
+        """How much each sample's error counts, float32 [B]; None: all the same."""
 
     def scheduler(self) -> Any:
         """The scheduler of diffusers that samples from a model so trained; it is saved beside the model."""
@@ -94,6 +97,9 @@ class FlowMatching:
     def target(self, data: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         return noise - data
 
+    def importance(self, levels: Tensor) -> Tensor | None:
+        return None
+
     def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
         return FlowMatchEulerDiscreteScheduler(shift=self.sampling.shift)
 
@@ -111,9 +117,12 @@ class Diffusion:
         sampling: of t / 1000; uniform where the paper says nothing else. Sampling a model ignores its shift.
         beta_schedule, beta_start, beta_end: as in ``DDIMScheduler``. Stable Diffusion: "scaled_linear"; AnimateDiff's
             motion modules were trained with "linear" between the same ends.
+        weighting: "none", or, of epsilon alone, "v": an error of the noise counts 1 / a_t times, as much as the error
+            of v that it is (SNR + 1 weighting, Salimans and Ho 2022). What is where is decided at the noisiest
+            steps, where the noise is nearly the input itself and a plain error hardly sees whether the model knows.
 
     Raises:
-        ValueError: another prediction or schedule.
+        ValueError: another prediction, schedule or weighting.
     """
 
     def __init__(
@@ -123,12 +132,15 @@ class Diffusion:
         beta_schedule: str = "scaled_linear",
         beta_start: float = 0.00085,
         beta_end: float = 0.012,
+        weighting: str = "none",
     ) -> None:
         if prediction not in ("v_prediction", "epsilon"):
             raise ValueError(f"prediction is {prediction!r}; expected 'v_prediction' or 'epsilon'.")
         if beta_schedule not in BETA_SCHEDULES:
             raise ValueError(f"beta_schedule is {beta_schedule!r}; expected one of {', '.join(BETA_SCHEDULES)}.")
-        self.sampling = sampling or LevelSampling("uniform")
+        if weighting not in WEIGHTINGS or (weighting == "v" and prediction != "epsilon"):
+            raise ValueError(f"weighting is {weighting!r} of {prediction}; expected 'none', or 'v' of epsilon.")
+        self.sampling, self.weighting = sampling or LevelSampling("uniform"), weighting
         self.prediction, v = prediction, prediction == "v_prediction"
         self._scheduler = DDIMScheduler(
             beta_start=beta_start,
@@ -157,6 +169,11 @@ class Diffusion:
         signal, spread = self._amplitudes(levels)
         return signal * noise - spread * data
 
+    def importance(self, levels: Tensor) -> Tensor | None:
+        if self.weighting == "none":
+            return None
+        return self._amplitudes(levels)[0].flatten() ** -2
+
     def scheduler(self) -> DDIMScheduler:
         return DDIMScheduler.from_config(self._scheduler.config)
 
@@ -172,19 +189,23 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
     if settings.name == "flow_matching":
         return FlowMatching(sampling)
     betas = settings.beta_schedule, settings.beta_start, settings.beta_end
-    return Diffusion(settings.name, sampling, *betas)
+    return Diffusion(settings.name, sampling, *betas, settings.weighting)
 
 
-def weighted_error(prediction: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+def weighted_error(
+    prediction: Tensor, target: Tensor, weights: Tensor | None, importance: Tensor | None = None
+) -> Tensor:
     """Mean squared error over the batch in fp32, a scalar.
 
     Args:
         prediction, target: [B, C, T, H, W].
         weights: [B, 1, T, H, W], or None for equal ones; only their ratios within a sample count, so that a clip
             with large objects weighs as much as one with small ones.
+        importance: of each sample, [B], or None for equal ones.
     """
     error = (prediction.float() - target.float()).square()
-    if weights is None:
-        return error.mean()
-    weights = weights / weights.mean(dim=(1, 2, 3, 4), keepdim=True)
-    return (error * weights).mean()
+    if weights is not None:
+        error = error * (weights / weights.mean(dim=(1, 2, 3, 4), keepdim=True))
+    if importance is not None:
+        error = error * rearrange(importance, "b -> b 1 1 1 1")
+    return error.mean()

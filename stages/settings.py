@@ -26,6 +26,7 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = ("stage", "host", "objective", "motion", "data", "memory")
 OBJECTIVES = ("flow_matching", "v_prediction", "epsilon")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+WEIGHTINGS = ("none", "v")
 
 
 @dataclass
@@ -131,6 +132,7 @@ class ObjectiveSettings:
     beta_schedule: str = "scaled_linear"  # linear | scaled_linear | squaredcos_cap_v2; not of flow matching
     beta_start: float = 0.00085
     beta_end: float = 0.012
+    weighting: str = "none"  # none | v (of epsilon: its error counts as the error of v that it is, 1 / a_t times)
 
 
 @dataclass
@@ -285,6 +287,7 @@ def check_settings(settings: Settings) -> None:
         "data.texts": (settings.data.texts, ("table", "encoder")),
         "objective.name": (settings.objective.name, OBJECTIVES),
         "objective.beta_schedule": (settings.objective.beta_schedule, BETA_SCHEDULES),
+        "objective.weighting": (settings.objective.weighting, WEIGHTINGS),
         "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
         "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
         "precision": (settings.precision, ("bf16", "no")),
@@ -310,6 +313,8 @@ def check_settings(settings: Settings) -> None:
     if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
         ends = settings.objective.beta_start, settings.objective.beta_end
         raise ValueError(f"objective.beta_start, beta_end are {ends}; expected 0 < beta_start < beta_end < 1.")
+    if settings.objective.weighting == "v" and settings.objective.name != "epsilon":
+        raise ValueError(f"objective.weighting is v, objective {settings.objective.name}; expected epsilon, or none.")
     stage = settings.stage
     if (stage.name == "few_shot") != (settings.data.name == "clips"):
         raise ValueError(

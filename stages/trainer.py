@@ -183,7 +183,9 @@ class Trainer:
         weights = None
         if stage.object_weight > 0:
             weights = (1 + stage.object_weight * batch.covered[:, :, clean:]).to(device)
-        return weighted_error(prediction[:, :, clean:], target[:, :, clean:], weights)
+        importance = self.objective.importance(levels)
+        importance = None if importance is None else importance.to(device)
+        return weighted_error(prediction[:, :, clean:], target[:, :, clean:], weights, importance)
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")

@@ -8,7 +8,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from stages.objectives import Diffusion, FlowMatching, LevelSampling, build_objective, weighted_error
-from stages.settings import ObjectiveSettings
+from stages.settings import ObjectiveSettings, load_settings
 from ttm.pipelines.samplers import Sampler
 
 UNIFORM = FlowMatching(LevelSampling("uniform"))
@@ -162,6 +162,28 @@ def test_weights_count_by_ratio_within_a_clip() -> None:
     weights = torch.tensor([[3.0, 1, 1, 1], [30.0, 10, 10, 10]]).reshape(2, 1, 1, 1, 4)
     torch.testing.assert_close(weighted_error(prediction, target, weights), torch.tensor(3 / 6))
     torch.testing.assert_close(weighted_error(prediction, target, torch.ones_like(weights)), torch.tensor(0.25))
+
+
+def test_weighted_as_v_an_error_of_the_noise_is_the_error_of_v(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """v = sqrt(a) e - sqrt(1 - a) x, where x is what an answer e leaves of the noisy latents."""
+    data, noise = pair
+    diffusion, levels = Diffusion("epsilon", weighting="v"), torch.tensor([5.0, 300.0, 700.0, 999.0])
+    signal, spread = (amplitude.double() for amplitude in diffusion._amplitudes(levels))
+    answer = noise + 0.1 * torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
+    noisy = signal * data + spread * noise
+    v = [signal * e - spread * (noisy - spread * e) / signal for e in (answer.double(), noise.double())]
+    importance = diffusion.importance(levels)
+    assert importance is not None and importance[0] < 1.1 and importance[3] > 200
+    ours = weighted_error(answer, noise, None, importance)
+    torch.testing.assert_close(ours.double(), (v[0] - v[1]).square().mean(), rtol=1e-4, atol=0)
+    assert Diffusion("epsilon").importance(levels) is None
+
+
+def test_only_the_noise_is_weighed_as_v() -> None:
+    with pytest.raises(ValueError, match="weighting is 'v' of v_prediction; expected 'none', or 'v' of epsilon"):
+        Diffusion("v_prediction", weighting="v")
+    with pytest.raises(ValueError, match="objective.weighting is v, objective flow_matching; expected epsilon"):
+        load_settings(["objective.weighting=v"])
 
 
 @pytest.mark.parametrize("bad", [{"name": "normal"}, {"std": 0.0}, {"shift": -1.0}])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tools.ttm_tiny.timed_training import Progress, train
 from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS
-from tools.ttm_tiny_unet.train_unet import EMBEDDED, noisy_scenes, weighted_error
+from tools.ttm_tiny_unet.train_unet import EMBEDDED, noisy_scenes
 from ttm.motion.mask_trajectory import PALETTE
 
 CONDITION_CHANNELS = (8, 16, 32, 48, 64)
@@ -63,7 +63,7 @@ def main() -> None:
             prediction = unet(
                 noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
             ).sample
-        loss = weighted_error(prediction, noise, weights)
+        loss = source.loss(prediction.float(), noise, weights, timesteps)
         errors["with"] += 0.02 * (float(loss.detach()) - errors["with"])
         return loss
 

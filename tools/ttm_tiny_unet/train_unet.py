@@ -128,6 +128,15 @@ class NoisyScenes:
         timesteps = self._integers(STABLE_DIFFUSION_NOISE["num_train_timesteps"], len(latents))
         return self.noise.add_noise(latents, noise, timesteps), noise, timesteps
 
+    def loss(self, prediction: Tensor, noise: Tensor, weights: Tensor, timesteps: Tensor) -> Tensor:
+        """The error of the noise, weighed by 1 / a_t: as much as the error of v (Salimans and Ho 2022, SNR + 1).
+
+        What is where is decided at the noisiest steps. There the noise itself is nearly the input, so a plain error
+        hardly sees whether the model knows; a small model trained for minutes then draws patches anywhere.
+        """
+        kept = self.noise.alphas_cumprod[timesteps].view(-1, *(1,) * (noise.dim() - 1))
+        return weighted_error(prediction / kept.sqrt(), noise / kept.sqrt(), weights)
+
 
 def weighted_error(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Mean squared error with weights of mean one."""
@@ -179,7 +188,7 @@ def main() -> None:
             prediction = unet(noisy, timesteps, text).sample
         else:
             prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
-        loss = weighted_error(prediction, noise, weights)
+        loss = source.loss(prediction, noise, weights, timesteps)
         kind = "pictures" if of_pictures else "clips"
         errors[kind] += 0.02 * (float(loss.detach()) - errors[kind])
         return loss
