@@ -129,7 +129,7 @@ def test_the_first_frame_has_no_noise_and_no_loss(settings: Callable[..., Settin
     """What the model says of frame 1 changes nothing; what it is told of it is the clean latent."""
     from accelerate import Accelerator
 
-    from stages.objectives import build_objective
+    from stages.objectives import Diffusion, build_objective
     from stages.trainer import Trainer
 
     made = settings()
@@ -155,6 +155,10 @@ def test_the_first_frame_has_no_noise_and_no_loss(settings: Callable[..., Settin
     assert float(loss.detach()) < 100
     assert torch.equal(model.seen[0][:, :, 0], task.latents[:, :, 0])
     assert not torch.allclose(model.seen[0][:, :, 1:], task.latents[:, :, 1:])
+    trainer.objective = Diffusion("epsilon", weighting="v")
+    importance = trainer.objective.importance(trainer.objective.levels(made.seed, np.array([5])))
+    assert importance is not None
+    torch.testing.assert_close(trainer._loss(np.array([5])), loss * importance[0])
 
 
 @pytest.mark.parametrize(

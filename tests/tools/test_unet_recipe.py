@@ -119,6 +119,18 @@ def test_folders_open_with_diffusers_own_classes(folder: Path) -> None:
         assert video(latents[:, :, None].expand(-1, -1, 3, -1, -1), 10, states.repeat(3, 1, 1)).sample.ndim == 5
 
 
+def test_an_error_of_the_noise_counts_as_the_error_of_v(folder: Path) -> None:
+    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+    _, _, latents, weights = source.pictures(3)
+    noisy, noise, timesteps = source.noised(latents)
+    answer = noise + 0.1
+    kept = source.noise.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    told = (noisy - (1 - kept).sqrt() * answer) / kept.sqrt()  # the latents, if the answer were right
+    velocity = source.noise.get_velocity(latents, noise, timesteps)
+    expected = train_unet.weighted_error(source.noise.get_velocity(told, answer, timesteps), velocity, weights)
+    torch.testing.assert_close(source.loss(answer, noise, weights, timesteps), expected, rtol=1e-3, atol=0)
+
+
 def test_a_second_start_finds_its_budget_spent_and_its_weights_again(folder: Path) -> None:
     before = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
     _start(train_unet, folder, "unet")
