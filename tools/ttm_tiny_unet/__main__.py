@@ -20,7 +20,7 @@ EMBEDDED = "ttm/pretrained/ttm-tiny-unet"
 STAGE_SETTINGS = (
     "host=ttm_tiny_unet", f"host.init_from={EMBEDDED}", f"host.motion_adapter={EMBEDDED}", "batch_size=4",
     "optimizer.lr=7e-4", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
-    "optimizer.final_lr=0.05", "ema_decay=0.995", "data.encode_scenes=1024", "stage.object_weight=3",
+    "optimizer.final_lr=0.05", "ema_decay=0.995", "data.encode_scenes=2560", "stage.object_weight=3",
     "export_dtype=float16",
 )  # fmt: skip
 SCENES = 2048
@@ -52,8 +52,8 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "unet": part("train_unet", "unet", 120, "--start", EMBEDDED, "--pictures-only", "0"),
         "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
-        "stage_1": stage("image_to_motion", first, 40, 4000),
-        "stage_2": stage("motion_to_video", second, 60, 6000),
+        "stage_1": stage("image_to_motion", first, 50, 5800),
+        "stage_2": stage("motion_to_video", second, 60, 6200),
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
     if go_on:
