@@ -253,7 +253,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint(
     settings: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = settings()
-    monkeypatch.setattr("stages.trainer.weighted_error", lambda p, t, w: (p * float("nan")).mean())
+    monkeypatch.setattr("stages.trainer.weighted_error", lambda p, *_: (p * float("nan")).mean())
     with pytest.raises(FloatingPointError, match="at step 1; expected finite"):
         run(made)
     assert not list_checkpoints(Path(made.output_dir) / "checkpoints")
