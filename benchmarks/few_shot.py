@@ -130,6 +130,7 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
     """The settings of ``python -m stages.few_shot`` of one training."""
     changes = [
         f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
+        f"data.clips.vary_colours={str(arguments.vary_colours).lower()}",
         f"optimizer.lr={arguments.lr}", f"objective.weighting={arguments.weighting}", "tracker=none",
         f"host.mask_cross_attention={str(masks).lower()}", f"data.num_frames={arguments.num_frames}",
         f"precision={arguments.precision}", "log_every=50",
@@ -212,6 +213,7 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weighting", default="none", choices=WEIGHTINGS, help="of the noise's error")
+    parser.add_argument("--vary-colours", action="store_true", help="learn clips in every order of red, green, blue")
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=4.0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream a purpose: a new draw in one of them leaves the others as they were.
-_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion")
+_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours")
 
 
 def sample_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -64,6 +64,13 @@ def chosen_variants(
             if rng.random() < share:
                 chosen[place] = rng.integers(num_variants)
     return chosen
+
+
+def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> NDArray[np.int64]:
+    """Which order of the colour channels each sample is seen in, int [B] below ``num_orders``."""
+    if num_orders == 1:
+        return np.zeros(len(indices), np.int64)
+    return np.array([sample_rng(seed, int(index), "colours").integers(num_orders) for index in indices], np.int64)
 
 
 def left_out(seed: int, indices: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

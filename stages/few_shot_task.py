@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.draws import clip_order
+from stages.draws import chosen_colours, clip_order
 from stages.latent_cache import frames_to_tensor
 from stages.settings import Settings
 from stages.task import Batch
@@ -30,6 +31,10 @@ from ttm.pipelines.embedded import EMBEDDED
 
 class FewShot:
     """Samples of few-shot training; see :class:`stages.task.Task`. All windows lie in memory: they are few.
+
+    With ``data.clips.vary_colours`` each is there six times, in every order of its colour channels, and a sample
+    takes one of them. Of a handful of clips a model learns their colours; of clips in all colours, to take them from
+    the first frame.
 
     Args:
         clips: the windows.
@@ -44,14 +49,16 @@ class FewShot:
     ) -> None:
         self.seed, self.num_scenes, self.texts = settings.seed, len(clips), texts
         self.prompts = [clip.prompt for clip in clips]
-        self.latents = torch.cat([_encode(vae, clip) for clip in clips])
+        orders = list(permutations(range(3))) if settings.data.clips.vary_colours else [(0, 1, 2)]
+        self.latents = torch.stack([torch.cat([_encode(vae, clip, order) for order in orders]) for clip in clips])
         most = max(int(clip.ids.max()) for clip in clips)
         self.coverage = torch.cat([self._coverage(clip, most, token_patch) for clip in clips])
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
         windows = clip_order(self.seed, indices, self.num_scenes)
-        latents, coverage = self.latents[windows], self.coverage[windows]
+        colours = chosen_colours(self.seed, indices, self.latents.shape[1])
+        latents, coverage = self.latents[windows, colours], self.coverage[windows]
         text, _ = self.texts.lookup([self.prompts[window] for window in windows])
         # The visual condition is the clean first frame in the latents themselves: no channel beside them.
         conditions = Conditions(latents[:, :0], text, coverage)
@@ -60,13 +67,14 @@ class FewShot:
     def _coverage(self, clip: Clip, most: int, token_patch: Sequence[int]) -> Tensor:
         """[1, L, T, h, w], zeros for objects that a clip does not have."""
         count = int(clip.ids.max())
-        measured = trajectory_coverage(torch.from_numpy(clip.ids[None]), count, self.latents.shape[2:], token_patch)
+        measured = trajectory_coverage(torch.from_numpy(clip.ids[None]), count, self.latents.shape[3:], token_patch)
         return F.pad(measured, (0, 0, 0, 0, 0, 0, 0, most - count))
 
 
 @torch.no_grad()
-def _encode(vae: Any, clip: Clip) -> Tensor:
-    return encode_video(vae, frames_to_tensor([clip.frames]).to(vae.device)).cpu()
+def _encode(vae: Any, clip: Clip, channels: Sequence[int]) -> Tensor:
+    """[1, Z, T, h, w] of a clip with its colour channels in this order."""
+    return encode_video(vae, frames_to_tensor([clip.frames[..., list(channels)]]).to(vae.device)).cpu()
 
 
 class NamedSegmenter:

@@ -94,6 +94,7 @@ class ClipSettings:
     height: int = 256  # pixels
     width: int = 256
     fps: float = 8.0
+    vary_colours: bool = False  # learn each clip in all six orders of red, green and blue
     segmenter: str = "ttm-tiny"  # tracks clips without masks: ttm-tiny | public | a folder of ttm.Segmenter
 
 
