@@ -48,6 +48,7 @@ ENCODER_SCENES = 320
 """Of which the encoder is made: of 60, its directions lose 0.8 dB on scenes that were not among them."""
 
 
+@torch.no_grad()
 def new_autoencoder(like: Path | None) -> AutoencoderKLWan:
     """The autoencoder with its encoder set, its latents' statistics measured and its decoder at random.
 
