@@ -32,6 +32,8 @@ SPECTRUM = 0.8
 the whole picture's colour, 1 would leave detail to the last steps of sampling."""
 
 LOG_VARIANCE = -6.0
+"""Of the posterior: a deviation of 0.05, small beside the finest detail's."""
+
 STRIDE = 3
 """Every third sample is enough for a fit."""
 
@@ -57,8 +59,12 @@ def set_linear_encoder(vae: AutoencoderKLWan, clips: Tensor, like: Tensor | None
     features = _set_first(encoder.conv_in, _packed(clips, vae.config.patch_size))
     features, _ = _set_halving(encoder.down_blocks[0], features, features.shape[2], last=False)
     features, plain = _set_halving(encoder.down_blocks[1], features, latent_channels, last=True)
-    turn = _random_rotation(latent_channels, seed) if like is None else rearrange(like, "n z t h w -> (n t h w) z")
-    _set_last(vae, 2 * features, _latents(plain, turn, is_rotation=like is None))
+    latents = _latents(plain.flatten(0, 3))
+    if like is None:
+        rotation = _random_rotation(latent_channels, seed)
+    else:
+        rotation = _rotation_towards(latents, rearrange(like, "n z t h w -> (n t h w) z"))
+    _set_last(vae, 2 * features, latents @ rotation)
 
 
 def principal_directions(x: Tensor, count: int) -> Tensor:
@@ -141,17 +147,19 @@ def _random_rotation(size: int, seed: int) -> Tensor:
     return rotation
 
 
-def _latents(plain: Tensor, turn: Tensor, is_rotation: bool) -> Tensor:
-    """What the latents shall be, [N * t * h * w, Z]: principal components of chosen deviations, turned."""
-    centred = plain.flatten(0, 3) - plain.flatten(0, 3).mean(0)
+def _rotation_towards(x: Tensor, goal: Tensor) -> Tensor:
+    """The rotation [Z, Z] that makes x [N, Z] as like ``goal`` [N, Z] as one can."""
+    u, _, v = torch.linalg.svd((x.T @ (goal - goal.mean(0))).double())
+    return (u @ v).to(x.dtype)
+
+
+def _latents(features: Tensor) -> Tensor:
+    """What the latents shall be before they are turned, [N, Z]: principal components of chosen deviations."""
+    centred = features - features.mean(0)
     energies, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     deviations = energies.sqrt()
     chosen = deviations**SPECTRUM
-    latents = centred @ directions * (chosen / chosen.square().mean().sqrt() / deviations)
-    if is_rotation:
-        return latents @ turn.T
-    u, _, v = torch.linalg.svd((latents.T @ (turn - turn.mean(0))).double())
-    return latents @ (u @ v).to(latents.dtype)
+    return centred @ directions * (chosen / chosen.square().mean().sqrt() / deviations)
 
 
 def _set_last(vae: AutoencoderKLWan, features: Tensor, latents: Tensor) -> None:

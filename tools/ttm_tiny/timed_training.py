@@ -56,13 +56,13 @@ def train(
         peak_learning_rate: of AdamW, and of Muon at AdamW's step size.
         on_checkpoint: measures the module and says the result in a line for the log.
         checkpoint_every_seconds: how often to save.
-        muon: give the hidden convolutions to Muon, which AdamW does otherwise; needs torch 2.9.
+        muon: give the hidden convolutions to Muon, which AdamW does otherwise, and before torch 2.9.
 
     Returns:
         The progress at the end.
     """
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    matrices = _matrices(named) if muon else {}
+    matrices = _matrices(named) if muon and hasattr(torch.optim, "Muon") else {}
     optimizers = _optimizers(named, matrices, peak_learning_rate)
     progress = _resume(named, matrices, optimizers, folder)
     last, since, running = time.monotonic(), 0.0, 0.0

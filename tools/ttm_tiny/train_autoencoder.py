@@ -45,7 +45,7 @@ CONFIG = {
 }  # fmt: skip
 KL_WEIGHT = 1e-4
 ENCODER_SCENES = 320
-"""Of which the encoder is made: of 60, its directions lose 0.8 dB on scenes that were not among them."""
+"""Of which the encoder is made; directions of few scenes fit those scenes alone."""
 
 
 @torch.no_grad()
