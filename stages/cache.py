@@ -49,6 +49,7 @@ def build_world(data: DataSettings, split: str = "train") -> SyntheticWorld:
         num_frames=data.num_frames,
         num_objects=(fewest, most),
         appearance=data.appearance,
+        pieces=data.pieces,
         seed=data.seed,
     )
 
@@ -72,7 +73,7 @@ def cache_folder(data: DataSettings, vae: torch.nn.Module) -> Path:
     content = hashlib.sha256(scene.frames.tobytes() + scene.ids.tobytes() + scene.plan.prompt.encode()).hexdigest()
     world = {
         name: getattr(data, name)
-        for name in ("size", "num_frames", "num_objects", "seed", "appearance", "shard_size")
+        for name in ("size", "num_frames", "num_objects", "seed", "appearance", "pieces", "shard_size")
     }
     described = {"world": world, "first_scene": content[:12], "vae": encoder_digest(vae)}
     folder = Path(data.cache_dir) / f"{data.name}-{_digest(described)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan, MotionAdapter
+from diffusers import AutoencoderKLWan, MotionAdapter
 from torch import nn
 from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
@@ -17,7 +17,7 @@ from stages.settings import Settings
 from stages.whole_files import replace_folder
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.models.unet_motion import MaskedUNetMotionModel
-from ttm.pipelines.autoencoders import LatentFormat
+from ttm.pipelines.autoencoders import AUTOENCODERS, LatentFormat
 
 
 def expect_component(pipeline: str, name: str) -> None:
@@ -40,7 +40,7 @@ def load_vae(pipeline: str, device: torch.device | str = "cpu") -> Any:
     """
     expect_component(pipeline, "vae")
     name = AutoencoderKLWan.load_config(pipeline, subfolder="vae").get("_class_name")
-    kinds: dict[str, Any] = {"AutoencoderKLWan": AutoencoderKLWan, "AutoencoderKL": AutoencoderKL}
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in AUTOENCODERS}
     if name not in kinds:
         raise ValueError(f"The autoencoder of {pipeline} is a {name}; expected one of {', '.join(kinds)}.")
     vae = kinds[name].from_pretrained(pipeline, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True)

@@ -53,7 +53,8 @@ class MotionToVideo:
         variants = chosen_variants(self.seed, indices, self.corrupted, self.num_variants)
         clips = self.cache.rows(scenes, variants)
         # E(x0) is the true image's; a corrupted trajectory spoils E(s) and the coverage together. The object's
-        # weight in the loss follows the coverage that the model is given.
+        # weight in the loss follows the coverage that the model is given, and stays where the object was at
+        # first: what it uncovers has to be painted too, or a trace of it is left there.
         unseen = left_out(self.seed, indices, self.left_out)
         motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
         condition = motion_to_video_condition(clips.video[:, :, :1], motion)
@@ -63,7 +64,8 @@ class MotionToVideo:
         coverage = reduce(clips.coverage, "b l (t pt) (h ph) (w pw) -> b l t h w", "mean", pt=t, ph=h, pw=w)
         coverage[torch.from_numpy(unseen)] = 0
         conditions = Conditions(condition, text, coverage, local_text, local_mask)
-        return Batch(clips.video, conditions, clips.coverage.sum(dim=1, keepdim=True).clamp(max=1))
+        covered = clips.coverage.sum(dim=1, keepdim=True).clamp(max=1)
+        return Batch(clips.video, conditions, torch.maximum(covered, covered[:, :, :1]))
 
     def _without_motion(
         self, motion: Tensor, plans: list[PromptPlan], unseen: NDArray[np.bool_]

@@ -116,6 +116,7 @@ class DataSettings:
     num_objects: list[int] = field(default_factory=lambda: [1, 3])
     seed: int = 0
     appearance: float = 0.4
+    pieces: float = 0.0  # chance that an object is a piece of a photograph
     corrupted_variants: int = 0
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
     clips: ClipSettings = field(default_factory=ClipSettings)  # of name=clips

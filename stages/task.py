@@ -23,6 +23,7 @@ class Batch:
         data: clean latents, float32 [B, Z, t, h, w].
         conditions: nothing dropped yet.
         covered: how much of each latent cell objects cover, float32 [B, 1, t, h, w] in 0..1; for the loss's weights.
+            In stage 2 what they cover in frame 0 counts at every time.
         clean_frames: so many latent frames from the first on get no noise and have no part in the loss.
     """
 

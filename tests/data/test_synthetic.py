@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ttm.data.sprites import PIECES
 from ttm.data.synthetic import DIRECTIONS, SPLITS, SyntheticScene, SyntheticWorld, is_held_out
 
 
@@ -122,3 +123,22 @@ def test_bad_settings_are_refused(arguments: dict[str, object], told: str) -> No
 def test_scenes_are_counted_from_zero() -> None:
     with pytest.raises(IndexError, match="-1"):
         SyntheticWorld()[-1]
+
+
+def test_pieces_of_photographs_are_objects_of_any_outline_and_size() -> None:
+    world = SyntheticWorld("train", pieces=1.0)
+    scenes = [world[index] for index in range(12)]
+    objects = [(scene, number) for scene in scenes for number in range(len(scene.objects))]
+    shares = [float((scene.layers[number, 0, ..., 3] > 127).mean()) for scene, number in objects]
+    assert all(scene.objects[number].shape in PIECES for scene, number in objects)
+    assert min(shares) > 0.005 and max(shares) > 0.15
+    spreads = [scene.layers[number, 0][scene.layers[number, 0, ..., 3] > 250][:, :3].std() for scene, number in objects]
+    assert np.median(spreads) > 10  # textures, not flat colours
+
+
+def test_a_world_without_pieces_is_what_it_was_before_there_were_any() -> None:
+    """Figures of held-out scenes are compared across versions of this code; the scenes are known by their sums."""
+    sums = [int(SyntheticWorld("test")[index].frames[0].sum()) for index in (0, 7)]
+    assert sums == pytest.approx([1_723_283, 1_701_119], rel=1e-4)  # another OpenCV may round otherwise
+    with pytest.raises(ValueError, match="pieces is 1.5; expected a chance in 0..1"):
+        SyntheticWorld("train", pieces=1.5)

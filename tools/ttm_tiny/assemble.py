@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
@@ -33,7 +33,7 @@ def assemble(output: Path, motion_transformer: Path, transformer: Path) -> Pipel
         ValueError: the weights take more than ``LIMIT_MB``.
     """
     pipe = Pipeline(
-        vae=AutoencoderKLWan.from_pretrained(output / "vae"),
+        vae=AutoencoderKLLTXVideo.from_pretrained(output / "vae"),
         tokenizer=AutoTokenizer.from_pretrained(output / "tokenizer"),
         text_encoder=UMT5EncoderModel.from_pretrained(output / "text_encoder"),
         motion_transformer=MaskedWanTransformer3DModel.from_pretrained(motion_transformer),

@@ -1,37 +1,32 @@
-"""Make the video autoencoder of ttm-tiny: an encoder in closed form, and a decoder trained on synthetic clips.
+"""Make the video autoencoder of ttm-tiny: the best linear one, whose decoder then learns on synthetic clips.
 
     python -m tools.ttm_tiny.train_autoencoder --minutes 60
     python -m tools.ttm_tiny.train_autoencoder --minutes 60 --like ttm/pretrained/ttm-tiny/vae
     python -m tools.ttm_tiny.train_autoencoder --minutes 20 --decoder-of ttm/pretrained/ttm-tiny/vae --run runs/decoder
 
-The encoder is a principal component analysis (``linear_encoder``). The second form turns its latents to be as like
-those of another autoencoder as a rotation can, so that stages trained on that one learn the new latents sooner. The
+It begins at the best linear encoder and decoder (``linear_autoencoder``). The second form makes its latents as like
+those of another autoencoder as a linear encoder can, so that stages trained on that one go on in the new latents. The
 third goes on with a decoder: what the encoder gives stays as it is, and so do the models that were trained on it.
 
-It is diffusers' ``AutoencoderKLWan`` with the residual shortcuts, the pixel packing and the latent geometry of
-Wan 2.2 (no convolution runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is
-convolutional: it trains on crops of 64 and 128 pixels, of one frame, because that is where the photographs vary, and
-of clips. A causal convolution sees zeros before the first frame, so on one frame it equals the plane convolution
-of its last temporal tap, at a third of the work; the other taps start at zero, as an image model inflated to video.
+It is diffusers' ``AutoencoderKLLTXVideo`` with the pixel packing and the latent geometry of Wan 2.2 (no convolution
+runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is convolutional: the decoder trains on
+crops of 64 and 128 pixels, of clips and of single frames, because that is where the photographs vary.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers import AutoencoderKLLTXVideo, AutoModel
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from tools.ttm_tiny.linear_encoder import set_linear_encoder
+from tools.ttm_tiny.linear_autoencoder import set_linear_autoencoder
 from tools.ttm_tiny.timed_training import Progress, train
 from ttm.data.sprites import TRAINING_PHOTOGRAPHS, random_crop
 from ttm.data.synthetic import SyntheticWorld
@@ -39,30 +34,34 @@ from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.autoencoders import encode_video
 
 CONFIG = {
-    "base_dim": 64, "decoder_base_dim": 72, "z_dim": 48, "dim_mult": [1, 1, 1], "num_res_blocks": 1,
-    "temperal_downsample": [True, True], "is_residual": True, "patch_size": 4, "in_channels": 48, "out_channels": 48,
-    "scale_factor_temporal": 4, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48,
+    "latent_channels": 48, "patch_size": 4, "downsample_type": ("conv", "conv"),
+    "block_out_channels": (64, 64), "layers_per_block": (0, 0, 0), "spatio_temporal_scaling": (True, True),
+    "down_block_types": ("LTXVideoDownBlock3D", "LTXVideoDownBlock3D"),
+    "decoder_block_out_channels": (64, 128), "decoder_layers_per_block": (2, 2, 0), "upsample_factor": (1, 2),
+    "decoder_spatio_temporal_scaling": (True, True), "upsample_residual": (False, False),
+    "decoder_inject_noise": (False, False, False),
 }  # fmt: skip
 KL_WEIGHT = 1e-4
-ENCODER_SCENES = 320
-"""Of which the encoder is made; directions of few scenes fit those scenes alone."""
+LINEAR_SCENES = 320
+"""Of which the linear autoencoder is made; directions of few scenes fit those scenes alone."""
 
 
 @torch.no_grad()
-def new_autoencoder(like: Path | None) -> AutoencoderKLWan:
-    """The autoencoder with its encoder set, its latents' statistics measured and its decoder at random.
+def new_autoencoder(like: Path | None) -> AutoencoderKLLTXVideo:
+    """The autoencoder as far as linear algebra brings it.
 
     Args:
-        like: another autoencoder of the same geometry, whose latents the new ones are turned towards.
+        like: another autoencoder of the same geometry, whose latents, normalised, the new ones shall be like.
     """
-    vae = AutoencoderKLWan(**CONFIG)
-    clips = to_tensor(np.stack(list(_clips_and_palettes(SyntheticWorld("train"), ENCODER_SCENES, every=4))))
+    vae = AutoencoderKLLTXVideo(**CONFIG)
+    clips = to_tensor(np.stack(list(_clips_and_palettes(SyntheticWorld("train"), LINEAR_SCENES, every=4))))
     latents = None
     if like is not None:
-        model = AutoencoderKLWan.from_pretrained(like).float()
+        model = AutoModel.from_pretrained(str(like)).float()
         latents = torch.cat([encode_video(model, clip[None]) for clip in clips])
-    set_linear_encoder(vae, clips, latents)
-    set_latent_statistics(vae)
+    set_linear_autoencoder(vae, clips, latents)
+    if like is None:
+        set_latent_statistics(vae)
     return vae
 
 
@@ -73,24 +72,6 @@ def _clips_and_palettes(world: SyntheticWorld, scenes: int, every: int) -> Itera
         yield scene.frames
         if index % every == 0:
             yield MaskTrajectory(scene.ids).to_video()
-
-
-def inflate(part: nn.Module, zero_other_taps: bool) -> None:
-    """Let a lone first frame take the plane convolution (exactly equal); at the start, zero the other temporal taps."""
-    for module in part.modules():
-        if not isinstance(module, WanCausalConv3d):
-            continue
-        if zero_other_taps and module.kernel_size[0] > 1 and module.kernel_size[1] > 1:
-            module.weight.data[:, :, :-1] = 0
-        module.forward = partial(_first_frame_in_the_plane, module)
-
-
-def _first_frame_in_the_plane(conv: WanCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-    if x.shape[2] > 1 or cache_x is not None:
-        return WanCausalConv3d.forward(conv, x, cache_x)
-    left, _, top, _, _, _ = conv._padding
-    plane = functional.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, conv.stride[1:], (top, left))
-    return plane.unsqueeze(2)
 
 
 class CropSource:
@@ -150,8 +131,8 @@ def round_trip_loss(vae: Any, x: Tensor) -> Tensor:
     return _pixel_loss(y, x) + KL_WEIGHT * kl
 
 
-def decoder_loss(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
-    """The same of a decoder alone. The encoder works in fp32: bf16 would round 1.4 dB away (a linear decoder's)."""
+def decoder_loss(vae: AutoencoderKLLTXVideo, x: Tensor) -> Tensor:
+    """The same of a decoder alone, whose encoder works in fp32."""
     with torch.no_grad():
         latents = vae.encode(x).latent_dist.sample()
     with torch.autocast("cpu", torch.bfloat16):
@@ -165,7 +146,7 @@ def _pixel_loss(y: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(vae: AutoencoderKLWan, scenes: int = 5) -> dict[str, float]:
+def measure(vae: AutoencoderKLLTXVideo, scenes: int = 5) -> dict[str, float]:
     """PSNR in dB of held-out clips and of their first frames alone; mean IoU of the ids of their palette clips."""
     world = SyntheticWorld("test")
     psnr, first, hits = [], [], []
@@ -188,13 +169,18 @@ def measure(vae: AutoencoderKLWan, scenes: int = 5) -> dict[str, float]:
 
 
 @torch.no_grad()
-def set_latent_statistics(vae: AutoencoderKLWan, scenes: int = 48) -> None:
-    """Measure mean and deviation of each latent channel over clips and palette clips, into the config."""
+def set_latent_statistics(vae: AutoencoderKLLTXVideo, scenes: int = 48) -> None:
+    """Measure mean and deviation of each latent channel over clips and palette clips, into the autoencoder."""
     latents = []
     for clip in _clips_and_palettes(SyntheticWorld("val"), scenes, every=1):
         latents.append(vae.encode(to_tensor(clip[None])).latent_dist.mode())
     stacked = torch.cat(latents).transpose(0, 1).flatten(1)
-    vae.register_to_config(latents_mean=stacked.mean(1).tolist(), latents_std=stacked.std(1).tolist())
+    vae.latents_mean.copy_(stacked.mean(1))
+    vae.latents_std.copy_(stacked.std(1))
+
+
+def _told(figures: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
 
 def main() -> None:
@@ -214,20 +200,18 @@ def main() -> None:
     if arguments.decoder_of is None:
         vae = new_autoencoder(arguments.like)
     else:
-        vae = AutoencoderKLWan.from_pretrained(arguments.decoder_of).float()
+        vae = AutoencoderKLLTXVideo.from_pretrained(arguments.decoder_of).float()
     vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
-    inflate(vae.decoder, zero_other_taps=arguments.decoder_of is None)
-    inflate(vae.encoder, zero_other_taps=False)
+    print(f"at the start: {_told(measure(vae))}", flush=True)
     print(f"{sum(p.numel() for p in vae.parameters() if p.requires_grad) / 1e6:.2f} M trained parameters", flush=True)
-    source = CropSource(SyntheticWorld("train"), pool_size=400, seed=arguments.seed)
+    source = CropSource(SyntheticWorld("train", pieces=0.3), pool_size=400, seed=arguments.seed)
     for _ in range(100):
         source.renew()
 
     def loss_at(step: int, fraction: float) -> Tensor:
         if step % 4 == 0:
             count, num_frames, side = (12, 1, 64) if step % 8 else (4, 1, 128)
-        else:  # the caches between chunks of 4 frames are full from the third chunk on: 5 frames would not train them
+        else:
             count, num_frames, side = [(4, 9, 64), (1, 9, 128), (2, 17, 64)][step % 3]
         if step % 2 == 0:
             source.renew()
@@ -235,7 +219,7 @@ def main() -> None:
         return decoder_loss(vae, x)
 
     def on_checkpoint(progress: Progress) -> str:
-        return " ".join(f"{name} {value:.3f}" for name, value in measure(vae).items())
+        return _told(measure(vae))
 
     train(
         vae, loss_at, arguments.run,

@@ -33,6 +33,11 @@ CUT_OUTS: dict[str, tuple[str, tuple[int, int], tuple[int, int]]] = {
     "cup": ("coffee", (280, 201), (200, 188)),
 }
 """name -> (photograph, centre x y, half axes x y) of the ellipse that is cut out, in its pixels."""
+PIECES = (
+    "dog", "truck", "car", "bird", "boat", "person", "woman", "man", "child", "bus", "bike", "fish", "cow", "sheep",
+    "bear", "leaf", "toy", "box", "bag", "hat",
+)  # fmt: skip
+"""What a piece of a photograph is called. The names mean nothing: such an object is known by its mask alone."""
 
 TRAINING_PHOTOGRAPHS = (
     "astronaut", "coffee", "chelsea", "brick", "gravel", "grass", "moon", "retina", "immunohistochemistry",
@@ -160,3 +165,28 @@ def cut_out_sprite(rng: np.random.Generator, name: str) -> Sprite:
     crop = picture[top : y + half_y, left : x + half_x]
     colour = cv2.resize(crop, (SPRITE_SIZE, SPRITE_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
     return Sprite(np.clip(colour * rng.uniform(0.85, 1.15), 0, 255).astype(np.float32), silhouette("ball"))
+
+
+def piece_sprite(rng: np.random.Generator, photo: str) -> Sprite:
+    """A piece of a photograph with a rounded outline of its own, wider than high or higher than wide."""
+    picture = random_crop(rng, photo, SPRITE_SIZE, smallest=0.2).astype(np.float32)
+    if rng.random() < 0.5:  # as if of a photograph in other colours
+        picture = picture[..., rng.permutation(3)]
+    picture = (picture - picture.mean()) * rng.uniform(0.8, 1.4) + picture.mean() + rng.uniform(-40, 40)
+    return Sprite(np.clip(picture, 0, 255).astype(np.float32), _rounded_silhouette(rng))
+
+
+def _rounded_silhouette(rng: np.random.Generator) -> NDArray[np.float32]:
+    """A closed curve with a few random waves, as float32 [S, S] in 0..1, with soft edges."""
+    fine = SPRITE_SIZE * 4
+    turns = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    distance = np.ones_like(turns)
+    for waves in (2, 3, 4, 5, 6):
+        distance += rng.uniform(0, 0.55 / waves) * np.sin(waves * turns + rng.uniform(0, 2 * np.pi))
+    corners = np.stack([np.cos(turns), np.sin(turns)], axis=1) * distance[:, None]
+    corners[:, int(rng.random() < 0.3)] *= rng.uniform(0.45, 1.0)
+    corners -= (corners.max(axis=0) + corners.min(axis=0)) / 2
+    corners *= (fine / 2 - 4) / np.hypot(*corners.T).max()
+    mask = np.zeros((fine, fine), np.uint8)
+    cv2.fillPoly(mask, [np.round(corners + fine / 2).astype(np.int32)], 255)
+    return cv2.resize(mask, (SPRITE_SIZE, SPRITE_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255

@@ -25,12 +25,14 @@ from ttm.data.motion_patterns import PATTERNS
 from ttm.data.sprites import (
     COLOURS,
     CUT_OUTS,
+    PIECES,
     SHAPES,
     TEST_PHOTOGRAPHS,
     TRAINING_PHOTOGRAPHS,
     Sprite,
     coloured_sprite,
     cut_out_sprite,
+    piece_sprite,
     random_crop,
 )
 from ttm.objects import ObjectPrompt, PromptPlan
@@ -58,7 +60,7 @@ class SceneObject:
     Attributes:
         phrase: what it is called, "red ball" or "cat".
         colour: a key of ``COLOURS``; None for a photographic cut-out.
-        shape: one of ``SHAPES`` or a key of ``CUT_OUTS``.
+        shape: one of ``SHAPES`` or ``PIECES``, or a key of ``CUT_OUTS``.
         motion: one of ``MOTIONS`` or ``PATTERNS``.
         appearance: None, "turns <colour>", "spins" or "flashes".
         path: float32 [T, 2], its centre (x, y) in pixels.
@@ -139,6 +141,7 @@ class SyntheticWorld:
             :data:`ttm.data.motion_patterns.PATTERNS` are shown only when named here.
         seed: another seed, another world.
         alike: all objects of a scene have one colour and shape, and so one name: who is who only places say.
+        pieces: the chance that an object is a piece of a photograph, of any outline and up to most of the frame wide.
 
     Raises:
         ValueError: an unknown split or motion, or a number out of range.
@@ -154,6 +157,7 @@ class SyntheticWorld:
         motions: Sequence[str] | None = None,
         seed: int = 0,
         alike: bool = False,
+        pieces: float = 0.0,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; expected one of {SPLITS}.")
@@ -163,9 +167,11 @@ class SyntheticWorld:
             raise ValueError(f"motions holds {sorted(unknown)}; expected some of {(*MOTIONS, *PATTERNS)}.")
         if size < 32 or num_frames < 2:
             raise ValueError(f"size is {size} and num_frames {num_frames}; expected at least 32 and 2.")
+        if not 0 <= pieces <= 1:
+            raise ValueError(f"pieces is {pieces}; expected a chance in 0..1.")
         self.split: Split = split
         self.size, self.num_frames, self.num_objects = size, num_frames, num_objects
-        self.appearance, self.seed, self.alike = appearance, seed, alike
+        self.appearance, self.seed, self.alike, self.pieces = appearance, seed, alike, pieces
         self.motions = tuple(motions) if motions else MOTIONS
 
     def __getitem__(self, index: int) -> SyntheticScene:
@@ -189,13 +195,18 @@ class SyntheticWorld:
         return SyntheticScene(frames, ids, plan, objects, background.astype(np.uint8), layers)
 
     def _names(self, rng: np.random.Generator, count: int) -> list[tuple[str | None, str]]:
-        """Distinct (colour, shape) pairs of this split, one in eight a cut-out; colours repeat only now and then."""
+        """Distinct (colour, shape) pairs of this split, one in eight a cut-out; colours repeat only now and then.
+
+        Without pieces, no chance is drawn for them: such a world is what it was before there were any.
+        """
         if self.alike:
             return [self._pair(rng)] * count
         names: list[tuple[str | None, str]] = []
         while len(names) < count:
             pair: tuple[str | None, str]
-            if rng.random() < 0.12:
+            if self.pieces and rng.random() < self.pieces:
+                pair = (None, str(rng.choice(PIECES)))
+            elif rng.random() < 0.12:
                 pair = (None, str(rng.choice(list(CUT_OUTS))))
             else:
                 colour, shape = self._pair(rng)
@@ -228,7 +239,9 @@ class SyntheticWorld:
             kind = str(rng.choice(["turns", "turns", "spins", "flashes"]))
             targets = [name for name in ("red", "yellow", "green", "blue", "purple") if name != colour]
             appearance = f"turns {rng.choice(targets)}" if kind == "turns" else kind
-        if colour is None:
+        if shape in PIECES:
+            sprite = piece_sprite(rng, str(rng.choice(photos)))
+        elif colour is None:
             sprite = cut_out_sprite(rng, shape)
         else:
             texture = "sectors" if appearance == "spins" else str(rng.choice(["flat", "sectors", "photo", "photo"]))
@@ -240,6 +253,8 @@ class SyntheticWorld:
         radius = float(rng.uniform(0.10, 0.19)) * self.size
         if hindmost and self.split == "train" and rng.random() < LARGE:
             radius = float(rng.uniform(0.20, 0.33)) * self.size
+        elif hindmost and shape in PIECES:
+            radius = float(rng.uniform(0.12, 0.48)) * self.size
         if motion == "grows":
             radius *= 0.8
         elif motion == "shrinks":

@@ -1,8 +1,8 @@
 """Clips to normalised latents and back, whichever autoencoder packs them.
 
-Two kinds: ``AutoencoderKLWan`` takes a clip as a whole (frame 0 alone, then frames in groups), ``AutoencoderKL``
-(Stable Diffusion) takes one image at a time, so that a clip has as many latent frames as frames. Everything
-else asks the functions here, and never which of the two it is.
+Two kinds: ``AutoencoderKLWan`` and ``AutoencoderKLLTXVideo`` take a clip as a whole (frame 0 alone, then frames in
+groups), ``AutoencoderKL`` (Stable Diffusion) takes one image at a time, so that a clip has as many latent frames
+as frames. Everything else asks the functions here, and never which of them it is.
 
 Letters: B batch, T frames, H W pixels, t h w latent frames, rows and columns, Z latent channels.
 """
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLLTXVideo, AutoencoderKLWan
 from einops import rearrange
 from torch import Tensor
 
+AUTOENCODERS = (AutoencoderKLWan, AutoencoderKLLTXVideo, AutoencoderKL)
 IMAGES_AT_ONCE = 8
 """Images that an image autoencoder gets in one call, so that memory does not grow with a clip's length."""
 
@@ -30,7 +31,7 @@ class LatentFormat:
         channels: Z.
         group: frames of one latent frame after the first.
         space: pixels of a latent's side.
-        mean, std: of each channel, as the autoencoder's configuration states them; length Z.
+        mean, std: of each channel, as the autoencoder states them; length Z.
         image_by_image: the autoencoder takes single images [N, 3, H, W], not clips.
     """
 
@@ -43,10 +44,10 @@ class LatentFormat:
 
     @classmethod
     def of(cls, vae: Any) -> LatentFormat:
-        """Of an ``AutoencoderKLWan`` or an ``AutoencoderKL``.
+        """Of one of ``AUTOENCODERS``.
 
         Raises:
-            ValueError: another class.
+            ValueError: another class; a decoder that wants a timestep (LTX-Video from 0.9.1 on).
         """
         config = vae.config
         if isinstance(vae, AutoencoderKLWan):
@@ -54,10 +55,21 @@ class LatentFormat:
             return cls(
                 config.z_dim, config.scale_factor_temporal, config.scale_factor_spatial, *statistics, False
             )
+        if isinstance(vae, AutoencoderKLLTXVideo):
+            if config.timestep_conditioning:
+                raise ValueError(
+                    "The decoder of this AutoencoderKLLTXVideo is one that denoises, at a timestep of its own;"
+                    " expected one without timestep_conditioning."
+                )
+            scale = vae.latents_std / config.scaling_factor
+            statistics = tuple(vae.latents_mean.tolist()), tuple(scale.tolist())
+            group, space = vae.temporal_compression_ratio, vae.spatial_compression_ratio
+            return cls(config.latent_channels, group, space, *statistics, False)
         if isinstance(vae, AutoencoderKL):
             space = 2 ** (len(config.block_out_channels) - 1)
             return cls(config.latent_channels, 1, space, *_image_statistics(config), True)
-        raise ValueError(f"vae is a {type(vae).__name__}; expected an AutoencoderKLWan or an AutoencoderKL.")
+        expected = ", ".join(kind.__name__ for kind in AUTOENCODERS)
+        raise ValueError(f"vae is a {type(vae).__name__}; expected one of {expected}.")
 
 
 def _image_statistics(config: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -81,7 +93,7 @@ def encode_video(vae: Any, frames: Tensor) -> Tensor:
     frame is that of frame 0 alone.
 
     Args:
-        vae: an ``AutoencoderKLWan`` or an ``AutoencoderKL``.
+        vae: one of ``AUTOENCODERS``.
         frames: float [B, 3, T, H, W] in -1..1, on the autoencoder's device; T = 1 + k * time factor.
 
     Returns:
@@ -113,7 +125,7 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     """The inverse of :func:`encode_video`, as far as the autoencoder goes.
 
     Args:
-        vae: an ``AutoencoderKLWan`` or an ``AutoencoderKL``.
+        vae: one of ``AUTOENCODERS``.
         latents: float [B, Z, t, h, w], normalised.
 
     Returns:

@@ -79,7 +79,7 @@ class Pipeline(SamplingState, SavedPipeline):
     alone. ``pipe.planner`` takes sentences apart: ``RulePlanner()``, or anything with its ``plan`` method.
 
     Args:
-        vae: ``AutoencoderKLWan`` or ``AutoencoderKL``, used by both stages.
+        vae: one of :data:`ttm.pipelines.autoencoders.AUTOENCODERS`, used by both stages.
         tokenizer, text_encoder: used by both stages (``UMT5EncoderModel`` or ``CLIPTextModel``).
         motion_transformer, motion_scheduler: stage 1, image to motion.
         transformer, scheduler: stage 2, motion to video. A host, ``MaskedWanTransformer3DModel`` or

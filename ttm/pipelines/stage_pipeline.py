@@ -85,7 +85,7 @@ class StagePipeline(SamplingState, SavedPipeline):
     """One stage: an autoencoder, a text encoder and one transformer.
 
     Args:
-        vae: ``AutoencoderKLWan`` or ``AutoencoderKL``.
+        vae: one of :data:`ttm.pipelines.autoencoders.AUTOENCODERS`.
         tokenizer: of the text encoder.
         text_encoder: ``UMT5EncoderModel`` or ``CLIPTextModel``.
         transformer: a host (:class:`ttm.models.host.VideoHost`) with ``condition_channels`` twice the latent channels.
