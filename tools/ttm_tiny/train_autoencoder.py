@@ -1,10 +1,11 @@
-"""Make the video autoencoder of ttm-tiny: the best linear one, whose decoder then learns on synthetic clips.
+"""Make the video autoencoder of ttm-tiny: the best linear one, with residual blocks that learn on synthetic clips.
 
     python -m tools.ttm_tiny.train_autoencoder --minutes 60
     python -m tools.ttm_tiny.train_autoencoder --minutes 60 --like ttm/pretrained/ttm-tiny/vae
     python -m tools.ttm_tiny.train_autoencoder --minutes 20 --decoder-of ttm/pretrained/ttm-tiny/vae --run runs/decoder
 
-It begins at the best linear encoder and decoder (``linear_autoencoder``). The second form makes its latents as like
+It begins at the best linear encoder and decoder (``linear_autoencoder``), and the decoder's residual blocks, which add
+nothing at first, learn what is not linear. The second form makes its latents as like
 those of another autoencoder as a linear encoder can, so that stages trained on that one go on in the new latents. The
 third goes on with a decoder: what the encoder gives stays as it is, and so do the models that were trained on it.
 
@@ -191,7 +192,7 @@ def main() -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--like", type=Path, help="turn the new latents to be like those of this autoencoder")
     start.add_argument("--decoder-of", type=Path, help="go on from these weights")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -201,7 +202,8 @@ def main() -> None:
         vae = new_autoencoder(arguments.like)
     else:
         vae = AutoencoderKLLTXVideo.from_pretrained(arguments.decoder_of).float()
-    vae.encoder.requires_grad_(False)
+    for name, parameter in vae.named_parameters():  # the linear path stays: steps that suit the blocks would ruin it
+        parameter.requires_grad_(name.startswith("decoder.") and ".resnets." in name)
     print(f"at the start: {_told(measure(vae))}", flush=True)
     print(f"{sum(p.numel() for p in vae.parameters() if p.requires_grad) / 1e6:.2f} M trained parameters", flush=True)
     source = CropSource(SyntheticWorld("train", pieces=0.3), pool_size=400, seed=arguments.seed)
