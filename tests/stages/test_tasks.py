@@ -68,6 +68,13 @@ def test_covered_is_where_objects_are(both: tuple) -> None:
             assert abs(shown - float((scene.ids[0] > 0).mean())) < 1e-3
 
 
+def test_stage_2_also_weighs_what_objects_leave_behind(both: tuple) -> None:
+    first_task, second_task, _ = both
+    covered = first_task.batch(INDICES).covered
+    assert (covered < covered[:, :, :1]).any()  # something moves away
+    assert torch.equal(second_task.batch(INDICES).covered, torch.maximum(covered, covered[:, :, :1]))
+
+
 def test_corrupted_variants_spoil_latents_and_coverage_together(settings: Build, tmp_path) -> None:  # noqa: ANN001
     made = settings(
         "stage=motion_to_video", "stage.corrupted=1", "data.corrupted_variants=1", f"data.cache_dir={tmp_path}"

@@ -7,7 +7,8 @@
 
 Each step is a program of its own that resumes by itself. The autoencoder, the text encoder and the segmenter have a
 budget of minutes over all their starts, and return at once when it is spent; the stages have a number of steps (minutes
-limit only one start of theirs). The budgets suit two quiet cores or one GPU. What the weights in the repository were
+limit only one start of theirs). The autoencoder's minutes are its decoder's residual blocks'; what is linear in it is
+set before, in some minutes more. The budgets suit two quiet cores or one GPU. What the weights in the repository were
 trained on, and for how long, stands in their model card, ``ttm/pretrained/ttm-tiny/README.md``.
 """
 
@@ -16,8 +17,9 @@ from __future__ import annotations
 from tools.recipe import run_recipe
 
 EMBEDDED = "ttm/pretrained/ttm-tiny"
+WORLD = ("host=ttm_tiny", "data.encode_scenes=4608", "data.pieces=0.3", "data.appearance=0.55")
 STAGE_SETTINGS = (
-    "host=ttm_tiny", "batch_size=8", "optimizer.lr=1e-3", "optimizer.warmup_steps=200", "optimizer.decay=cosine",
+    *WORLD, "batch_size=8", "optimizer.lr=1e-3", "optimizer.warmup_steps=200", "optimizer.decay=cosine",
     "optimizer.final_lr=0.05", "ema_decay=0.998", "stage.object_weight=3", "objective.sampling=uniform",
     "objective.shift=3", "export_dtype=float16",
 )  # fmt: skip
@@ -45,11 +47,11 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
     transformers = {"motion-transformer": "runs/ttm-tiny/stage_1", "transformer": "runs/ttm-tiny/stage_2"}
     told = [part for name, run in transformers.items() for part in (f"--{name}", f"{run}/transformer")]
     commands = {
-        "vae": ["tools.ttm_tiny.train_autoencoder", *minutes(90), *decoder],
+        "vae": ["tools.ttm_tiny.train_autoencoder", *minutes(30), *decoder],
         "text_encoder": ["tools.ttm_tiny.train_text_encoder", *minutes(5)],
         "clip": ["tools.ttm_tiny.train_clip", *minutes(40), *segmenter],
         "sam2": ["tools.ttm_tiny.train_segmenter", *minutes(80), *segmenter],
-        "cache": ["stages.cache", "host=ttm_tiny", "data.encode_scenes=4096"],
+        "cache": ["stages.cache", *WORLD],
         "stage_1": stage("image_to_motion", transformers["motion-transformer"], 60, 8000),
         "stage_2": stage("motion_to_video", transformers["transformer"], 120, 16000),
         "assemble": ["tools.ttm_tiny.assemble", *told],

@@ -164,9 +164,7 @@ def _set_decoder(decoder: Any, latents: Tensor, packed: Tensor) -> None:
     width = second.in_channels
     blocks = _blocks(packed, 1)
     places = {"n": len(packed), "h": packed.shape[3] // 2, "w": packed.shape[4] // 2}
-    wanted = rearrange(
-        blocks @ principal_directions(blocks[::STRIDE], width).T, "(n t h w) c -> n c t h w", **places
-    )
+    wanted = rearrange(blocks @ principal_directions(blocks[::STRIDE], width).T, "(n t h w) c -> n c t h w", **places)
     half = _set_doubling(first, latents, wanted)
     _set_doubling(second, half, rearrange(packed, "n t c h w -> n c t h w"))
     spare = second.out_channels // 8 - pixels
@@ -211,9 +209,7 @@ def _neighbourhoods(cells: Tensor) -> Iterator[Tensor]:
     """Of each clip, every cell with its 26 neighbours, as the convolution sees them: [t, h w, C * 27]."""
     for clip in cells:
         padded = _padded(clip[None])[0]
-        yield rearrange(
-            padded.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1), "c t h w u v x -> t (h w) (c u v x)"
-        )
+        yield rearrange(padded.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1), "c t h w u v x -> t (h w) (c u v x)")
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -46,6 +46,9 @@ KL_WEIGHT = 1e-4
 LINEAR_SCENES = 320
 """Of which the linear autoencoder is made; directions of few scenes fit those scenes alone."""
 
+POOL = 400
+"""Scenes that crops are taken from at a time; training begins with a quarter of them."""
+
 
 @torch.no_grad()
 def new_autoencoder(like: Path | None) -> AutoencoderKLLTXVideo:
@@ -206,8 +209,8 @@ def main() -> None:
         parameter.requires_grad_(name.startswith("decoder.") and ".resnets." in name)
     print(f"at the start: {_told(measure(vae))}", flush=True)
     print(f"{sum(p.numel() for p in vae.parameters() if p.requires_grad) / 1e6:.2f} M trained parameters", flush=True)
-    source = CropSource(SyntheticWorld("train", pieces=0.3), pool_size=400, seed=arguments.seed)
-    for _ in range(100):
+    source = CropSource(SyntheticWorld("train", pieces=0.3), pool_size=POOL, seed=arguments.seed)
+    for _ in range(POOL // 4):
         source.renew()
 
     def loss_at(step: int, fraction: float) -> Tensor:
