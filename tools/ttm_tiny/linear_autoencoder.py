@@ -153,13 +153,9 @@ def _set_encoder(encoder: Any, weight: Tensor, bias: Tensor, packed: Tensor) -> 
 
 def _set_decoder(decoder: Any, latents: Tensor, packed: Tensor) -> None:
     """Each upsampling by least squares: from a cell and its neighbours to the eight cells that it becomes."""
-    count, pixels = latents.shape[1], packed.shape[2]
+    pixels = packed.shape[2]
     _start_at_zero(decoder)
-    # Channels beyond the latents keep random functions of them, for training; nothing reads them yet.
-    kept = decoder.conv_in.conv.weight.clone()
     _pass_through(decoder.conv_in.conv, tap=1)
-    decoder.conv_in.conv.weight[count:] = kept[count:]
-
     first, second = (block.upsamplers[0].conv.conv for block in decoder.up_blocks)
     width = second.in_channels
     blocks = _blocks(packed, 1)

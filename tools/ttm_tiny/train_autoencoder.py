@@ -38,7 +38,7 @@ CONFIG = {
     "latent_channels": 48, "patch_size": 4, "downsample_type": ("conv", "conv"),
     "block_out_channels": (64, 64), "layers_per_block": (0, 0, 0), "spatio_temporal_scaling": (True, True),
     "down_block_types": ("LTXVideoDownBlock3D", "LTXVideoDownBlock3D"),
-    "decoder_block_out_channels": (64, 128), "decoder_layers_per_block": (2, 2, 0), "upsample_factor": (1, 2),
+    "decoder_block_out_channels": (64, 64), "decoder_layers_per_block": (2, 2, 0), "upsample_factor": (1, 1),
     "decoder_spatio_temporal_scaling": (True, True), "upsample_residual": (False, False),
     "decoder_inject_noise": (False, False, False),
 }  # fmt: skip
