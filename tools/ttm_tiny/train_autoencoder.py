@@ -5,9 +5,9 @@
     python -m tools.ttm_tiny.train_autoencoder --minutes 20 --decoder-of ttm/pretrained/ttm-tiny/vae --run runs/decoder
 
 It begins at the best linear encoder and decoder (``linear_autoencoder``), and the decoder's residual blocks, which add
-nothing at first, learn what is not linear. The second form makes its latents as like
-those of another autoencoder as a linear encoder can, so that stages trained on that one go on in the new latents. The
-third goes on with a decoder: what the encoder gives stays as it is, and so do the models that were trained on it.
+nothing at first, learn what is not linear. The second form makes its latents as like those of another autoencoder as a
+linear encoder can, so that stages trained on that one go on in the new latents. The third goes on with a decoder: what
+the encoder gives stays as it is, and so do the models that were trained on it.
 
 It is diffusers' ``AutoencoderKLLTXVideo`` with the pixel packing and the latent geometry of Wan 2.2 (no convolution
 runs at full resolution): 16 x in space, 4 x in time, 48 latent channels. It is convolutional: the decoder trains on
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +41,6 @@ CONFIG = {
     "decoder_spatio_temporal_scaling": (True, True), "upsample_residual": (False, False),
     "decoder_inject_noise": (False, False, False),
 }  # fmt: skip
-KL_WEIGHT = 1e-4
 LINEAR_SCENES = 320
 """Of which the linear autoencoder is made; directions of few scenes fit those scenes alone."""
 
@@ -121,30 +119,17 @@ def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, 1))).float() / 127.5 - 1
 
 
-def round_trip_loss(vae: Any, x: Tensor) -> Tensor:
-    """Mostly the squared error, as PSNR counts; the posterior is held near to a unit normal, lightly.
-
-    Args:
-        vae: an autoencoder of images or videos.
-        x: what it is to give back, in -1..1.
-    """
-    with torch.autocast("cpu", torch.bfloat16):
-        posterior = vae.encode(x).latent_dist
-        y = vae.decode(posterior.sample()).sample.float()
-    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-    return _pixel_loss(y, x) + KL_WEIGHT * kl
-
-
 def decoder_loss(vae: AutoencoderKLLTXVideo, x: Tensor) -> Tensor:
-    """The same of a decoder alone, whose encoder works in fp32."""
+    """Of the decoder; the encoder works in fp32."""
     with torch.no_grad():
         latents = vae.encode(x).latent_dist.sample()
     with torch.autocast("cpu", torch.bfloat16):
         y = vae.decode(latents).sample.float()
-    return _pixel_loss(y, x)
+    return pixel_loss(y, x)
 
 
-def _pixel_loss(y: Tensor, x: Tensor) -> Tensor:
+def pixel_loss(y: Tensor, x: Tensor) -> Tensor:
+    """Mostly the squared error of y, as PSNR counts; pictures or clips in -1..1."""
     error = y - x
     return 0.3 * error.abs().mean() + 4 * error.square().mean()
 

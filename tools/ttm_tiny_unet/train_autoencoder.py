@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tools.ttm_tiny.timed_training import Progress, train
-from tools.ttm_tiny.train_autoencoder import CropSource, round_trip_loss
+from tools.ttm_tiny.train_autoencoder import CropSource, pixel_loss
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory
 
@@ -32,6 +32,7 @@ CONFIG = {
     "block_out_channels": LEVELS, "layers_per_block": 1, "latent_channels": 16, "norm_num_groups": 8,
     "sample_size": 128, "mid_block_add_attention": False, "scaling_factor": 1.0,
 }  # fmt: skip
+KL_WEIGHT = 1e-4
 
 
 def new_autoencoder() -> AutoencoderKL:
@@ -118,6 +119,15 @@ def standardise_latents(vae: AutoencoderKL, scenes: int = 32) -> None:
     into.bias[channels:] -= 2 * deviation.log()
     out_of.bias += out_of.weight[:, :, 0, 0] @ mean
     out_of.weight *= deviation[None, :, None, None]
+
+
+def round_trip_loss(vae: AutoencoderKL, x: Tensor) -> Tensor:
+    """The error of pictures x [B, 3, H, W] in -1..1; the posterior is held near to a unit normal, lightly."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(x).latent_dist
+        y = vae.decode(posterior.sample()).sample.float()
+    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+    return pixel_loss(y, x) + KL_WEIGHT * kl
 
 
 def main() -> None:
