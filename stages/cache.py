@@ -168,9 +168,11 @@ def latents_at_rest(vae: Any, motion: str, num_frames: int, height: int, width: 
 
 
 def fast_encoder(vae: Any) -> Any:
-    """The autoencoder in bfloat16 with channels last: 0.11 s of one core a 17 x 128 x 128 clip against 0.18 by
-    autocast, for the 1M-parameter encoder of ttm-tiny. The module is changed in place."""
-    torch.nn.Module.to(vae, torch.bfloat16)
+    """The autoencoder's weights in bfloat16, with channels last: 0.11 s of one core a 17 x 128 x 128 clip against
+    0.18 by autocast, for a Wan encoder of 1M parameters. The latents' statistics, where they are buffers, stay exact.
+    The module is changed in place."""
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)

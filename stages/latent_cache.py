@@ -11,7 +11,7 @@ On disk (``<cache_dir>/<world>-<key>/``), ``data.shard_size`` scenes a shard:
     shard-00000.spoiled-0-<key>.safetensors    motion and coverage of a corrupted variant
     shard-00000.optical_flow.safetensors       motion in another representation than masks
 A shard is there when its safetensors file is: that one is renamed into place last. E(x0) and E(s0) are the first
-latent frames of video and motion, since Wan's autoencoder is causal and encodes frame 0 alone.
+latent frames of video and motion, since a video autoencoder is causal and encodes frame 0 alone.
 """
 
 from __future__ import annotations

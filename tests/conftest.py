@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,28 @@ def _save_stable_diffusion(folder: Path, **unet_changes: object) -> Path:
     ).save_pretrained(folder / "motion_adapter")  # fmt: skip
     ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8)).save_pretrained(folder / "controlnet")
     return folder
+
+
+@pytest.fixture
+def ltx_autoencoder() -> Callable[..., Any]:
+    """Makes a small autoencoder of LTX-Video's class, /8 in space and /4 in time, with statistics of its own;
+    arguments change its config."""
+    import torch
+    from diffusers import AutoencoderKLLTXVideo
+
+    small: dict[str, Any] = {
+        "latent_channels": 4, "patch_size": 2, "block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8),
+        "down_block_types": ("LTXVideoDownBlock3D",) * 2, "layers_per_block": (1, 1, 1),
+        "decoder_layers_per_block": (1, 1, 1), "spatio_temporal_scaling": (True, True),
+        "decoder_spatio_temporal_scaling": (True, True), "decoder_inject_noise": (False,) * 3,
+        "downsample_type": ("conv",) * 2, "upsample_residual": (False,) * 2, "upsample_factor": (1, 1),
+    }  # fmt: skip
+
+    def make(**changes: Any) -> AutoencoderKLLTXVideo:
+        torch.manual_seed(0)
+        vae = AutoencoderKLLTXVideo(**small, **changes).eval()
+        vae.latents_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
+        vae.latents_std.copy_(torch.tensor([0.5, 2.0, 1.0, 1.5]))
+        return vae
+
+    return make

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLLTXVideo, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 from einops import rearrange
 from torch import Tensor
 
 from ttm.pipelines.autoencoders import IMAGES_AT_ONCE, LatentFormat, decode_latents, encode_video, latent_shape
 from ttm.pipelines.image_to_video import Pipeline
+
+Make = Callable[..., Any]
 
 
 def _image_autoencoder(**changes: Any) -> AutoencoderKL:
@@ -27,25 +30,9 @@ def _image_autoencoder(**changes: Any) -> AutoencoderKL:
     return vae.eval()
 
 
-def _ltx_autoencoder(**changes: Any) -> AutoencoderKLLTXVideo:
-    """The layout of LTX-Video's, /8 in space and /4 in time."""
-    torch.manual_seed(0)
-    small = {
-        "latent_channels": 4, "patch_size": 2, "block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8),
-        "down_block_types": ("LTXVideoDownBlock3D",) * 2, "layers_per_block": (1, 1, 1),
-        "decoder_layers_per_block": (1, 1, 1), "spatio_temporal_scaling": (True, True),
-        "decoder_spatio_temporal_scaling": (True, True), "decoder_inject_noise": (False,) * 3,
-        "downsample_type": ("conv",) * 2, "upsample_residual": (False,) * 2, "upsample_factor": (1, 1),
-    }  # fmt: skip
-    vae = AutoencoderKLLTXVideo(**small, **changes).eval()
-    vae.latents_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
-    vae.latents_std.copy_(torch.tensor([0.5, 2.0, 1.0, 1.5]))
-    return vae
-
-
 @pytest.fixture(params=["wan", "ltx", "image"])
-def vae(request: pytest.FixtureRequest, pipe: Pipeline) -> Any:
-    return {"wan": lambda: pipe.vae, "ltx": _ltx_autoencoder, "image": _image_autoencoder}[request.param]()
+def vae(request: pytest.FixtureRequest, pipe: Pipeline, ltx_autoencoder: Make) -> Any:
+    return {"wan": lambda: pipe.vae, "ltx": ltx_autoencoder, "image": _image_autoencoder}[request.param]()
 
 
 def _frames(count: int, batch: int = 1) -> Tensor:
@@ -65,8 +52,8 @@ def test_video_latents_are_normalised_with_the_autoencoders_numbers(pipe: Pipeli
         torch.testing.assert_close(decode_latents(pipe.vae, latents), pipe.vae.decode(raw).sample)
 
 
-def test_latents_of_ltx_are_normalised_with_its_buffers_and_its_scale() -> None:
-    vae, frames = _ltx_autoencoder(scaling_factor=0.7), _frames(5, batch=2)
+def test_latents_of_ltx_are_normalised_with_its_buffers_and_its_scale(ltx_autoencoder: Make) -> None:
+    vae, frames = ltx_autoencoder(scaling_factor=0.7), _frames(5, batch=2)
     with torch.no_grad():
         latents, raw = encode_video(vae, frames), vae.encode(frames).latent_dist.mode()
         mean, std = (rearrange(values, "z -> z 1 1 1") for values in (vae.latents_mean, vae.latents_std))
@@ -74,9 +61,14 @@ def test_latents_of_ltx_are_normalised_with_its_buffers_and_its_scale() -> None:
         torch.testing.assert_close(decode_latents(vae, latents), vae.decode(raw).sample.clamp(-1, 1))
 
 
-def test_a_decoder_that_denoises_is_refused() -> None:
+def test_an_encoder_whose_first_latent_frame_sees_later_frames_is_refused(ltx_autoencoder: Make) -> None:
+    with pytest.raises(ValueError, match="expected one with encoder_causal"):
+        encode_video(ltx_autoencoder(encoder_causal=False), _frames(1))
+
+
+def test_a_decoder_that_denoises_is_refused(ltx_autoencoder: Make) -> None:
     with pytest.raises(ValueError, match="expected one without timestep_conditioning"):
-        encode_video(_ltx_autoencoder(timestep_conditioning=True), _frames(1))
+        encode_video(ltx_autoencoder(timestep_conditioning=True), _frames(1))
 
 
 @pytest.mark.parametrize("shift", [None, 0.3])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from stages.cache import ShardWriter, build_world, cache_folder, fill_cache, main, variant_key
+from stages.cache import ShardWriter, build_world, cache_folder, fast_encoder, fill_cache, main, variant_key
 from stages.host import load_vae, module_digest
 from stages.latent_cache import LatentCache, frames_to_tensor, shard_path
 from stages.settings import Settings
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
-from ttm.pipelines.autoencoders import encode_video
+from ttm.pipelines.autoencoders import LatentFormat, encode_video
 
 Build = Callable[..., Settings]
 
@@ -149,3 +149,12 @@ def test_command_line_says_what_is_missing(tmp_path: Path) -> None:
         main([f"host.pipeline={tmp_path}", "data.encode_scenes=8"])
     with pytest.raises(SystemExit, match="encode_scenes is 0"):
         main([])
+
+
+def test_a_fast_encoder_normalises_with_the_very_numbers_that_sampling_does(ltx_autoencoder: Callable) -> None:
+    vae = ltx_autoencoder()
+    before = LatentFormat.of(vae)
+    fast = fast_encoder(vae)
+    assert fast.dtype == torch.bfloat16 and LatentFormat.of(fast) == before
+    latents = encode_video(fast, torch.rand(1, 3, 5, 32, 32) * 2 - 1)
+    assert latents.dtype == torch.float32 and torch.isfinite(latents).all()

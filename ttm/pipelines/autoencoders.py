@@ -47,7 +47,8 @@ class LatentFormat:
         """Of one of ``AUTOENCODERS``.
 
         Raises:
-            ValueError: another class; a decoder that wants a timestep (LTX-Video from 0.9.1 on).
+            ValueError: another class; an encoder that is not causal; a decoder that wants a timestep (LTX-Video from
+                0.9.1 on).
         """
         config = vae.config
         if isinstance(vae, AutoencoderKLWan):
@@ -56,6 +57,11 @@ class LatentFormat:
                 config.z_dim, config.scale_factor_temporal, config.scale_factor_spatial, *statistics, False
             )
         if isinstance(vae, AutoencoderKLLTXVideo):
+            if not config.encoder_causal:
+                raise ValueError(
+                    "The encoder of this AutoencoderKLLTXVideo sees later frames in the first latent frame;"
+                    " expected one with encoder_causal."
+                )
             if config.timestep_conditioning:
                 raise ValueError(
                     "The decoder of this AutoencoderKLLTXVideo is one that denoises, at a timestep of its own;"
