@@ -17,7 +17,7 @@ from benchmarks.ablation_run import FINISHED, scene_settings
 from benchmarks.ablation_scores import score_scene
 from benchmarks.ablation_subject import TrainedStage
 from benchmarks.progress import format_seconds
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from stages.train import run
 
 STEPS = 4

@@ -24,7 +24,8 @@ from benchmarks.measure_run import rule_files
 from benchmarks.report import write_report
 from benchmarks.rows import RowFile, fingerprint, plain
 from benchmarks.sheets import save_picture, strip
-from stages.settings import Settings, load_settings
+from stages.settings import Settings
+from stages.settings_loading import load_settings
 from stages.train import run
 
 SETTINGS = "ablation.json"

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from benchmarks.device_cost import command_line, device_to_measure, measured, training_cost, wait
 from benchmarks.masked_attention import measure as measure_packing
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from ttm.atomic_write import written_beside
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 

@@ -28,7 +28,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.device_cost import Cost, command_line, device_to_measure, measured, timed, training_cost, wait
 from stages.optimization import check_optimizer
-from stages.settings import CONFIG_DIR, Settings, load_settings
+from stages.settings import Settings
+from stages.settings_loading import CONFIG_DIR, load_settings
 from ttm.atomic_write import written_beside
 from ttm.models.unet_motion import MaskedUNetMotionModel
 

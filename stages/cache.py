@@ -30,7 +30,8 @@ from stages.corruption import corrupt_ids
 from stages.draws import sample_rng
 from stages.host import encoder_digest, load_vae
 from stages.latent_cache import frames_to_tensor, pack_ids, pictures_path, read_shard, shard_path, variant_path
-from stages.settings import DataSettings, Settings, load_settings
+from stages.settings import DataSettings, Settings
+from stages.settings_loading import load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory

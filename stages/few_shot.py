@@ -35,7 +35,9 @@ from stages.few_shot_task import FewShot, NamedSegmenter
 from stages.memory import prepare_model, prepare_vae
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
-from stages.settings import Settings, check_settings, load_settings
+from stages.settings import Settings
+from stages.settings_check import check_settings
+from stages.settings_loading import load_settings
 from stages.text_table import TextTable
 from stages.train import start_accelerator
 from stages.trainer import Finished, Trainer

@@ -52,7 +52,8 @@ from stages.memory import finish_model, prepare_model, prepare_vae
 from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
-from stages.settings import Settings, load_settings
+from stages.settings import Settings
+from stages.settings_loading import load_settings
 from stages.sharding import check_sharding, gathered, is_shared_out
 from stages.sources import open_clips
 from stages.task import Task

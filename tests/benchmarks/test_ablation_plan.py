@@ -19,7 +19,7 @@ from benchmarks.ablation_table import verdicts
 from benchmarks.few_shot import read_command_line
 from benchmarks.measure import Settings
 from benchmarks.scenes import pair_scene
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 
 
 @pytest.fixture(autouse=True)

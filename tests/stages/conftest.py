@@ -19,7 +19,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast,
 
 from stages.host import encoder_digest, load_vae
 from stages.latent_cache import frames_to_tensor
-from stages.settings import Settings, load_settings
+from stages.settings import Settings
+from stages.settings_loading import load_settings
 from ttm.data.clip_manifest import ClipFolderManifest, ClipRow
 from ttm.data.prepared_clips import PreparedClip, digest_of, write_shard
 from ttm.data.video_writer import write_video

@@ -15,7 +15,7 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, WanImag
 from PIL import Image
 
 from stages.from_public import main
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from stages.train import run
 from tests.stages.public_bases import (
     write_motion_adapter,

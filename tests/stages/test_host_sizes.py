@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from ttm.models.lora import lora_shapes
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 

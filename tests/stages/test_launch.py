@@ -9,7 +9,7 @@ import pytest
 from accelerate.commands.config import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from stages.settings import CONFIG_DIR, load_settings
+from stages.settings_loading import CONFIG_DIR, load_settings
 from stages.sharding import check_sharding
 from stages.train import run
 

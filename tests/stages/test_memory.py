@@ -11,7 +11,8 @@ from stages import optimization
 from stages.checkpoint import load_optimizer_tensors, optimizer_tensors
 from stages.host import build_transformer
 from stages.memory import finish_model, prepare_model
-from stages.settings import Settings, load_settings
+from stages.settings import Settings
+from stages.settings_loading import load_settings
 from stages.train import run
 from ttm.models.lora import has_lora
 

@@ -8,7 +8,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from stages.objectives import Diffusion, FlowMatching, LevelSampling, build_objective, weighted_error
-from stages.settings import ObjectiveSettings, load_settings
+from stages.settings import ObjectiveSettings
+from stages.settings_loading import load_settings
 from ttm.pipelines.samplers import Sampler
 
 UNIFORM = FlowMatching(LevelSampling("uniform"))

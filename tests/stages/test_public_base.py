@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.from_public import main
 from stages.host import build_transformer, load_vae
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from tests.stages.public_bases import write_motion_adapter, write_stable_diffusion, write_wan
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.models.unet_motion import MaskedUNetMotionModel

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from stages.settings import CONFIG_DIR, load_settings
+from stages.settings_loading import CONFIG_DIR, load_settings
 
 
 def test_defaults_and_groups_compose() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from tools.ttm_tiny.__main__ import EMBEDDED, steps
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from stages.settings import load_settings
+from stages.settings_loading import load_settings
 from tools.ttm_tiny_unet import encoded_scenes, measure, train_controlnet, train_unet
 from tools.ttm_tiny_unet.__main__ import steps
 from tools.ttm_tiny_unet.train_autoencoder import new_autoencoder, round_trip, standardise_latents, to_pictures

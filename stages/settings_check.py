@@ -1,0 +1,89 @@
+"""What types can't say of a training run's settings: values out of range, settings that contradict each other."""
+
+from __future__ import annotations
+
+import math
+
+from stages.settings import BETA_SCHEDULES, OBJECTIVES, WEIGHTINGS, Settings
+from ttm.motion.representation import REPRESENTATIONS, motion_representation
+
+
+def check_settings(settings: Settings) -> None:
+    """Check values that a type can't.
+
+    Raises:
+        ValueError: what is wrong and what is expected.
+    """
+    choices = {
+        "stage.name": (settings.stage.name, ("image_to_motion", "motion_to_video", "few_shot")),
+        "host.model": (settings.host.model, ("wan", "unet_motion")),
+        "host.trainable": (settings.host.trainable, ("all", "adapter", "attention", "lora")),
+        "optimizer.name": (settings.optimizer.name, ("adamw", "adamw_8bit", "paged_adamw_8bit")),
+        "memory.weights": (settings.memory.weights, ("float32", "bfloat16")),
+        "host.region": (settings.host.region, ("mask", "box", "none")),
+        "motion.name": (settings.motion.name, REPRESENTATIONS),
+        "data.name": (settings.data.name, ("synthetic", "prepared", "clips")),
+        "data.texts": (settings.data.texts, ("table", "encoder")),
+        "objective.name": (settings.objective.name, OBJECTIVES),
+        "objective.beta_schedule": (settings.objective.beta_schedule, BETA_SCHEDULES),
+        "objective.weighting": (settings.objective.weighting, WEIGHTINGS),
+        "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
+        "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
+        "precision": (settings.precision, ("bf16", "no")),
+        "sharding": (settings.sharding, ("none", "full", "node")),
+        "attention": (settings.attention, ("auto", "sdpa", "matmul")),
+        "tracker": (settings.tracker, ("tensorboard", "wandb", "none")),
+        "export_dtype": (settings.export_dtype, ("float32", "bfloat16", "float16")),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(allowed)}.")
+    positive = ("max_steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints")
+    for name in positive:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}; expected at least 1.")
+    if settings.memory.weights == "bfloat16" and settings.precision != "bf16":
+        raise ValueError(f"memory.weights is bfloat16 and precision {settings.precision}; expected precision=bf16.")
+    host = settings.host
+    if host.lora_rank < 1:
+        raise ValueError(f"host.lora_rank is {host.lora_rank}; expected at least 1.")
+    if host.motion_adapter is not None and (host.model != "unet_motion" or host.init_from is None):
+        raise ValueError("host.motion_adapter is set; expected host.model=unet_motion and a U-Net as host.init_from.")
+    if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
+        ends = settings.objective.beta_start, settings.objective.beta_end
+        raise ValueError(f"objective.beta_start, beta_end are {ends}; expected 0 < beta_start < beta_end < 1.")
+    if settings.objective.weighting == "v" and settings.objective.name != "epsilon":
+        raise ValueError(f"objective.weighting is v, objective {settings.objective.name}; expected epsilon, or none.")
+    stage = settings.stage
+    if (stage.name == "few_shot") != (settings.data.name == "clips"):
+        raise ValueError(
+            f"stage is {stage.name} and data {settings.data.name}; expected data=clips with stage=few_shot, and with no"
+            " other stage (python -m stages.few_shot sets both)."
+        )
+    if settings.data.name == "prepared" and not settings.data.folder:
+        raise ValueError("data is prepared and data.folder empty; expected a folder that tools.prepare filled.")
+    if settings.data.held_out < 0:
+        raise ValueError(f"data.held_out is {settings.data.held_out}; expected 0 or more clips.")
+    rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
+    if min(rates) < 0 or sum(rates) > 1:
+        raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")
+    if not motion_representation(settings.motion.name).shows_masks:
+        if settings.data.name != "synthetic" or stage.corrupted > 0:
+            raise ValueError(
+                f"motion is {settings.motion.name}, data {settings.data.name} and stage.corrupted {stage.corrupted};"
+                " expected data=synthetic, whose flow is known, and no corrupted masks."
+            )
+    if not 0 <= settings.motion.left_out <= 1:
+        raise ValueError(f"motion.left_out is {settings.motion.left_out}; expected a share of samples, 0 to 1.")
+    if settings.motion.name == "none" and (stage.name != "motion_to_video" or settings.motion.left_out != 1):
+        raise ValueError("motion is none; expected stage=motion_to_video and motion.left_out=1 (the TI2V twin).")
+    if not 0 <= stage.corrupted <= 1:
+        raise ValueError(f"stage.corrupted is {stage.corrupted}; expected a share of samples, 0 to 1.")
+    if stage.corrupted > 0 and settings.data.corrupted_variants < 1:
+        raise ValueError("stage.corrupted is above 0 but data.corrupted_variants is 0; expected at least 1 variant.")
+    if not 0 <= settings.ema_decay < 1:
+        raise ValueError(f"ema_decay is {settings.ema_decay}; expected 0 to below 1.")
+    if not (math.isfinite(settings.optimizer.lr) and settings.optimizer.lr > 0):
+        raise ValueError(f"optimizer.lr is {settings.optimizer.lr}; expected a positive number.")
+    if len(settings.data.num_objects) != 2 or not 1 <= settings.data.num_objects[0] <= settings.data.num_objects[1]:
+        raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
