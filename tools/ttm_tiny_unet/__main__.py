@@ -18,11 +18,12 @@ from tools.recipe import run_recipe
 
 EMBEDDED = "ttm/pretrained/ttm-tiny-unet"
 STAGE_SETTINGS = (
-    "host=ttm_tiny_unet", f"host.init_from={EMBEDDED}", f"host.motion_adapter={EMBEDDED}", "batch_size=4",
-    "optimizer.lr=7e-4", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
-    "optimizer.final_lr=0.05", "ema_decay=0.995", "data.encode_scenes=2560", "stage.object_weight=3",
-    "export_dtype=float16",
+    "host=ttm_tiny_unet", f"host.init_from={EMBEDDED}", "batch_size=8",
+    "optimizer.lr=1e-3", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
+    "optimizer.final_lr=0.03", "ema_decay=0.998", "data.encode_scenes=4608", "data.appearance=0.55",
+    "stage.object_weight=3", "export_dtype=float16",
 )  # fmt: skip
+FROM_IMAGE_MODEL = f"host.motion_adapter={EMBEDDED}"
 SCENES = 2048
 
 
@@ -32,7 +33,8 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
     Args:
         scale: multiplies every step's minutes.
         go_on: start from the embedded weights. Their latents and text embeddings stay as they are, since all else
-            lives on them: of the autoencoder only the decoder is trained.
+            lives on them: of the autoencoder only the decoder is trained. The stages go on from their own weights, not
+            again from U-Net and adapter.
     """
     runs = "runs/ttm-tiny-unet/more" if go_on else "runs/ttm-tiny-unet"
 
@@ -42,7 +44,8 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
 
     def stage(name: str, folder: str, count: float, max_steps: int) -> list[str]:
         own = [f"stage={name}", f"output_dir={folder}", f"max_steps={max_steps}"]
-        return ["stages.train", *STAGE_SETTINGS, *own, f"time_limit_minutes={count * scale:g}"]
+        start = () if go_on else (FROM_IMAGE_MODEL,)
+        return ["stages.train", *STAGE_SETTINGS, *start, *own, f"time_limit_minutes={count * scale:g}"]
 
     first, second = f"{runs}/stage_1", f"{runs}/stage_2"
     commands = {
@@ -52,8 +55,8 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "unet": part("train_unet", "unet", 120, "--start", EMBEDDED, "--pictures-only", "0"),
         "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
-        "stage_1": stage("image_to_motion", first, 50, 5800),
-        "stage_2": stage("motion_to_video", second, 60, 6200),
+        "stage_1": stage("image_to_motion", first, 50, 4200),
+        "stage_2": stage("motion_to_video", second, 60, 4200),
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
     if go_on:
