@@ -43,6 +43,7 @@ def test_every_row_of_a_table_is_a_run(table: str, host: str, rows: str) -> None
     for row, seed in plan.jobs:
         settings = load_settings(plan.overrides(row, seed))
         assert settings.stage.name == "motion_to_video" and settings.host.name == host
+        assert settings.data.encode_scenes == settings.data.num_scenes > 0, "a fresh checkout has no encoded scenes"
         if row != START:
             begin = settings.host.init_from
             decided = (settings.max_steps, settings.optimizer, settings.data, settings.batch_size, begin)
