@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from stages.settings import CorruptionSettings
 
 
-def corrupt_ids(
-    ids: NDArray[np.uint8], settings: CorruptionSettings, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def corrupt_ids(ids: NDArray[np.uint8], settings: CorruptionSettings, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Spoil a trajectory as a generated one is spoiled.
 
     Every object grows or shrinks by one amount for the whole clip, is shifted by another small amount in each

@@ -53,9 +53,7 @@ def dropped(
     return both | text, both | visual
 
 
-def chosen_variants(
-    seed: int, indices: NDArray[np.int64], share: float, num_variants: int
-) -> NDArray[np.int64]:
+def chosen_variants(seed: int, indices: NDArray[np.int64], share: float, num_variants: int) -> NDArray[np.int64]:
     """Which corrupted variant a sample's trajectory is, int [B]; -1 (with probability 1 - share) is the true one."""
     chosen = np.full(len(indices), -1, np.int64)
     if share > 0:

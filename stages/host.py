@@ -47,9 +47,7 @@ def load_vae(pipeline: str, device: torch.device | str = "cpu") -> Any:
     return vae.eval().requires_grad_(False).to(device)
 
 
-def load_text(
-    pipeline: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[Any, Any]:
+def load_text(pipeline: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """The tokenizer and the frozen text encoder (UMT5 or CLIP) of a pipeline folder (or Hub id)."""
     for name in ("tokenizer", "text_encoder"):
         expect_component(pipeline, name)

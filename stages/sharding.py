@@ -164,9 +164,7 @@ def cut_like(rows: Tensor, of: Tensor) -> Tensor:
     """This process's rows as part of a tensor that is cut as ``of`` is."""
     if not isinstance(of, DTensor):
         return rows
-    return DTensor.from_local(
-        rows, of.device_mesh, of.placements, run_check=False, shape=of.shape, stride=of.stride()
-    )
+    return DTensor.from_local(rows, of.device_mesh, of.placements, run_check=False, shape=of.shape, stride=of.stride())
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -87,9 +87,7 @@ def test_guidance_is_the_formula_of_instructpix2pix(pipe: Pipeline, batch: int, 
 def test_scales_of_one_run_the_batch_once(pipe: Pipeline) -> None:
     conditions, nothing, nothing_mask = _conditions()
     batches = []
-    pipe.transformer.register_forward_pre_hook(
-        lambda module, arguments: batches.append(len(arguments[0]))
-    )
+    pipe.transformer.register_forward_pre_hook(lambda module, arguments: batches.append(len(arguments[0])))
     for scales in ((1.0, 1.0), (2.0, 2.0), (2.0, 1.5)):
         passes = guidance_passes(*scales)
         stacked = stack_passes(conditions, passes, nothing, nothing_mask)

@@ -13,7 +13,7 @@ split uses photographs, and pairs of colour and shape, that training never sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -299,12 +299,7 @@ class SyntheticWorld:
                 if gap >= 0:
                     break
             path = (item.path + best).astype(np.float32)
-            placed.append(
-                SceneObject(
-                    item.phrase, item.colour, item.shape, item.motion, item.appearance,
-                    path, item.scale, item.turn, item.radius,
-                )  # fmt: skip
-            )
+            placed.append(replace(item, path=path))
         return tuple(placed)
 
 

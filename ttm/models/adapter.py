@@ -200,18 +200,14 @@ class AdapterMixin(_Base):
         folder = Path(folder)
         for file in (CONFIG_NAME, WEIGHTS_NAME):
             if not (folder / file).is_file():
-                raise FileNotFoundError(
-                    f"{folder} holds no {file}; expected a folder written by save_adapter."
-                )
+                raise FileNotFoundError(f"{folder} holds no {file}; expected a folder written by save_adapter.")
         lora = self._check_description(folder / CONFIG_NAME).get("lora")
         if lora and has_lora(self):
             raise ValueError(f"{folder} has LoRA and the model too; expected merge_lora, or a model without.")
         try:
             weights = load_file(folder / WEIGHTS_NAME)
         except SafetensorError as error:
-            raise ValueError(
-                f"{folder / WEIGHTS_NAME} is damaged ({error}); expected a whole file."
-            ) from error
+            raise ValueError(f"{folder / WEIGHTS_NAME} is damaged ({error}); expected a whole file.") from error
         shapes = {name: list(value.shape) for name, value in self.adapter_state_dict().items()}
         _check_shapes(folder, weights, shapes | (lora_shapes(self, lora["rank"]) if lora else {}))
         if lora:

@@ -51,9 +51,7 @@ def object_token_mask(coverage: Tensor, region: str = "mask") -> Tensor:
     """
     _check_coverage(coverage)
     if region not in ("mask", "box"):
-        raise ValueError(
-            f"region is {region!r}; expected 'mask' or 'box' (without masks there is no region)."
-        )
+        raise ValueError(f"region is {region!r}; expected 'mask' or 'box' (without masks there is no region).")
     best = coverage.amax(dim=(-2, -1), keepdim=True)
     present = (coverage >= PRESENT) | ((coverage == best) & (best > 0))
     if region == "box":
@@ -115,9 +113,7 @@ def _give_token(owner: Tensor, places: Tensor, number: int, grid: tuple[int, ...
 SelfRegion = TokenPacking | Tensor | None
 
 
-def masked_self_attention(
-    q: Tensor, k: Tensor, v: Tensor, owner: Tensor, dense_up_to: int = DENSE_UP_TO
-) -> Tensor:
+def masked_self_attention(q: Tensor, k: Tensor, v: Tensor, owner: Tensor, dense_up_to: int = DENSE_UP_TO) -> Tensor:
     """Eq. 3: each token attends to the tokens of its own owner, over space and time.
 
     Both ways to compute it are exact. Up to ``dense_up_to`` tokens one call with the N x N mask is cheaper;
@@ -256,6 +252,5 @@ def attend_across(q: Tensor, k: Tensor, v: Tensor, mask: CrossMask) -> Tensor:
 def _check_coverage(coverage: Tensor) -> None:
     if coverage.ndim != 5 or 0 in coverage.shape or not coverage.is_floating_point():
         raise ValueError(
-            f"object coverage is {coverage.dtype} {list(coverage.shape)};"
-            " expected float [B, L, T', H', W'] in 0..1."
+            f"object coverage is {coverage.dtype} {list(coverage.shape)}; expected float [B, L, T', H', W'] in 0..1."
         )

@@ -228,9 +228,7 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         )
         modulation = modulation.unflatten(-1, (6, -1))
         prompt = prompt if picture is None else torch.cat([picture, prompt], dim=1)
-        regions = self._regions(
-            x.shape[0], grid, object_coverage, local_encoder_hidden_states, local_attention_mask
-        )
+        regions = self._regions(x.shape[0], grid, object_coverage, local_encoder_hidden_states, local_attention_mask)
 
         for block in self.blocks:
             inputs = [x, prompt, modulation, rotary_emb]

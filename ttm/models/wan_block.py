@@ -105,9 +105,7 @@ class MaskedWanTransformerBlock(WanTransformerBlock):
         modulation = self.scale_shift_table[None] + (temb if temb.ndim == 4 else temb[:, None]).float()
         shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation.unbind(dim=2)
 
-        attended = self.attn1(
-            (self.norm1(x.float()) * (1 + scale) + shift).type_as(x), None, None, rotary_emb
-        )
+        attended = self.attn1((self.norm1(x.float()) * (1 + scale) + shift).type_as(x), None, None, rotary_emb)
         x = (x.float() + attended * gate).type_as(x)
         if self.masked_self:
             x = x + self.masked_attn1(self.masked_norm1(x), rotary_emb, regions.within)

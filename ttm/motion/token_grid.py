@@ -57,25 +57,19 @@ def object_coverage(
 def _check(ids: Tensor, num_objects: int, grid: tuple[int, int, int], first_frame_alone: bool) -> None:
     whole = ids.dtype != torch.bool and not (ids.is_floating_point() or ids.is_complex())
     if ids.ndim != 4 or 0 in ids.shape or not whole:
-        raise ValueError(
-            f"ids is {ids.dtype} {list(ids.shape)}; expected integers [B, T, H, W] with no empty axis."
-        )
+        raise ValueError(f"ids is {ids.dtype} {list(ids.shape)}; expected integers [B, T, H, W] with no empty axis.")
     if not 1 <= num_objects <= MAX_OBJECTS:
         raise ValueError(f"num_objects is {num_objects}; expected 1 to {MAX_OBJECTS}.")
     if len(grid) != 3 or min(grid) < 1:
         raise ValueError(f"grid is {tuple(grid)}; expected three sizes (T', H', W') of at least 1.")
     low, high = (int(bound) for bound in torch.aminmax(ids))
     if low < 0 or high > num_objects:
-        raise ValueError(
-            f"ids holds values {low}..{high}; expected 0..{num_objects} for {num_objects} object(s)."
-        )
+        raise ValueError(f"ids holds values {low}..{high}; expected 0..{num_objects} for {num_objects} object(s).")
     length, height, width = ids.shape[1:]
     frames = grid[0]
     if first_frame_alone:
         fits = length == 1 if frames == 1 else length > 1 and (length - 1) % (frames - 1) == 0
-        rule = (
-            "1 frame" if frames == 1 else f"1 + a multiple of {frames - 1} frames (frame 0 has a token alone)"
-        )
+        rule = "1 frame" if frames == 1 else f"1 + a multiple of {frames - 1} frames (frame 0 has a token alone)"
     else:
         fits = length % frames == 0
         rule = f"a multiple of {frames} frames"

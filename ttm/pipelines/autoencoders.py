@@ -53,9 +53,7 @@ class LatentFormat:
         config = vae.config
         if isinstance(vae, AutoencoderKLWan):
             statistics = tuple(config.latents_mean), tuple(config.latents_std)
-            return cls(
-                config.z_dim, config.scale_factor_temporal, config.scale_factor_spatial, *statistics, False
-            )
+            return cls(config.z_dim, config.scale_factor_temporal, config.scale_factor_spatial, *statistics, False)
         if isinstance(vae, AutoencoderKLLTXVideo):
             if not config.encoder_causal:
                 raise ValueError(
