@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 
+from stages.few_shot_run import expect_same_run
 from stages.few_shot_task import FewShot, NamedSegmenter
 from stages.memory import prepare_model, prepare_vae
 from stages.objectives import build_objective
@@ -39,9 +40,11 @@ from stages.settings import Settings
 from stages.settings_check import check_settings
 from stages.settings_loading import load_settings
 from stages.text_table import TextTable
+from stages.tracking import check_tracker
 from stages.train import start_accelerator
 from stages.trainer import Finished, Trainer
 from ttm.data.clip_folder import Clip, read_clip_folder
+from ttm.motion.control_picture import CONTROL_PICTURES
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.embedded import embedded_folder
 from ttm.pipelines.few_shot_base import Base, host_sizes
@@ -50,6 +53,14 @@ from ttm.pipelines.inputs import check_size
 
 SWITCHES = ("first_frame_attention", "mask_cross_attention", "num_masked_blocks", "masked_self", "masked_cross")
 NOISE = ("beta_schedule", "beta_start", "beta_end")
+OPTIONS = {
+    "data.clips.folder": "CLIPS",
+    "host.pipeline": "--base",
+    "host.init_from": "--base",
+    "host.motion_adapter": "--motion-adapter",
+    "host.controlnet": "--controlnet",
+}
+"""Settings that options of the command line decide."""
 
 
 def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
@@ -66,6 +77,7 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     began = time.monotonic()
     accelerator = start_accelerator(settings)
     check_optimizer(settings.optimizer.name)
+    check_tracker(settings.tracker)
     host = settings.host
     base = Base(str(_lasting(host.pipeline)), _lasting(host.motion_adapter), _lasting(host.controlnet))
     switches = {name: getattr(host, name) for name in SWITCHES}
@@ -73,8 +85,10 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     unet = parts["unet"]
     sizes = host_sizes(unet)
     _check_window(settings, parts)
+    _check_low_rank(settings, unet)
     if clips is None:
         clips = _read_clips(settings, accelerator.device)
+    expect_same_run(settings, base, clips)
     task = _build_task(settings, parts, clips, accelerator.device)
     del parts
     prepare_model(unet, settings)
@@ -119,6 +133,16 @@ def _check_window(settings: Settings, parts: dict[str, Any]) -> None:
     settings.host.max_sequence_length = min(settings.host.max_sequence_length, places)
 
 
+def _check_low_rank(settings: Settings, unet: Any) -> None:
+    """LoRA leaves a motion module's last layer as it is; where that is zero, no gradient ever passes it."""
+    last = [p for name, p in unet.named_parameters() if "motion_modules" in name and name.endswith("proj_out.weight")]
+    if settings.host.trainable == "lora" and not any(bool(p.any()) for p in last):
+        raise ValueError(
+            f"{settings.host.pipeline} has no motion modules, and low-rank matrices can't teach motion to new ones,"
+            " which add nothing; expected --motion-adapter, or training without LoRA (host.trainable=attention)."
+        )
+
+
 def _build_task(settings: Settings, parts: dict[str, Any], clips: Sequence[Clip], device: torch.device) -> FewShot:
     vae, encoder = (parts[name].eval().requires_grad_(False).to(device) for name in ("vae", "text_encoder"))
     prepare_vae(vae, settings)
@@ -144,6 +168,7 @@ def _record(
             "width": data.clips.width,
             "fps": data.clips.fps,
             "max_sequence_length": settings.host.max_sequence_length,
+            "control_picture": settings.host.control_picture,
         },
         {
             "clips": sorted({clip.name for clip in clips}),
@@ -168,19 +193,31 @@ def read_arguments(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--base", default="ttm-tiny-unet", help="Stable Diffusion 1.x: embedded, a folder or a Hub id")
     parser.add_argument("--motion-adapter", help="AnimateDiff's modules (default: the base's motion_adapter/)")
     parser.add_argument("--controlnet", help="draws first frames (default: the base's controlnet/)")
+    parser.add_argument(
+        "--control-picture",
+        choices=CONTROL_PICTURES,
+        help="what the ControlNet is shown: the palette's colours (default), or white on black, for public ones",
+    )
     parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank matrices, not whole attentions")
     parser.add_argument("-o", "--output", help="the folder to write (default: runs/few_shot/ and the name of CLIPS)")
     given = parser.parse_intermixed_args(list(arguments))
+    named = {text.split("=", 1)[0].lstrip("+") for text in given.settings}
+    if twice := sorted(named & OPTIONS.keys()):
+        raise ValueError(f"{twice[0]} is no setting of few-shot training; expected {OPTIONS[twice[0]]}.")
+    if given.output is not None and "output_dir" in named:
+        raise ValueError("There is an output_dir beside -o; expected one of them.")
     settings = load_settings(given.settings, config_name="few_shot")
     settings.data.clips.folder = given.clips
     host = settings.host
     host.pipeline = host.init_from = given.base
     host.motion_adapter, host.controlnet = given.motion_adapter, given.controlnet
+    if given.control_picture is not None:
+        host.control_picture = given.control_picture
     if given.lora is not None:
         host.trainable, host.lora_rank = "lora", given.lora
     if given.output is not None:
         settings.output_dir = given.output
-    elif not any(text.startswith("output_dir=") for text in given.settings):
+    elif "output_dir" not in named:
         settings.output_dir = f"runs/few_shot/{Path(given.clips).resolve().name}"
     check_settings(settings)
     return settings

@@ -49,6 +49,7 @@ class HostSettings:
     first_frame_attention: bool = False  # few_shot: keys and values from frame 1 (Eq. 5)
     mask_cross_attention: bool = False  # few_shot: the masks act in the scores of the cross-attention (Eq. 6-7)
     controlnet: str | None = None  # few_shot, folder or Hub id: draws first frames; null: the pipeline's own, if any
+    control_picture: str = "palette"  # few_shot: what the ControlNet is shown of the masks, palette | silhouette
     transformer: dict[str, Any] = field(default_factory=dict)  # arguments of the host's class, for random weights
 
 

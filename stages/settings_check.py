@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from stages.settings import BETA_SCHEDULES, OBJECTIVES, WEIGHTINGS, Settings
+from ttm.motion.control_picture import CONTROL_PICTURES
 from ttm.motion.representation import REPRESENTATIONS, motion_representation
 
 
@@ -21,6 +22,7 @@ def check_settings(settings: Settings) -> None:
         "optimizer.name": (settings.optimizer.name, ("adamw", "adamw_8bit", "paged_adamw_8bit")),
         "memory.weights": (settings.memory.weights, ("float32", "bfloat16")),
         "host.region": (settings.host.region, ("mask", "box", "none")),
+        "host.control_picture": (settings.host.control_picture, CONTROL_PICTURES),
         "motion.name": (settings.motion.name, REPRESENTATIONS),
         "data.name": (settings.data.name, ("synthetic", "prepared", "clips")),
         "data.texts": (settings.data.texts, ("table", "encoder")),
@@ -60,6 +62,8 @@ def check_settings(settings: Settings) -> None:
             f"stage is {stage.name} and data {settings.data.name}; expected data=clips with stage=few_shot, and with no"
             " other stage (python -m stages.few_shot sets both)."
         )
+    if stage.name == "few_shot":
+        _check_few_shot(settings)
     if settings.data.name == "prepared" and not settings.data.folder:
         raise ValueError("data is prepared and data.folder empty; expected a folder that tools.prepare filled.")
     if settings.data.held_out < 0:
@@ -87,3 +91,19 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"optimizer.lr is {settings.optimizer.lr}; expected a positive number.")
     if len(settings.data.num_objects) != 2 or not 1 <= settings.data.num_objects[0] <= settings.data.num_objects[1]:
         raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
+
+
+def _check_few_shot(settings: Settings) -> None:
+    """What the few-shot variant can't do, or would leave out without a word."""
+    if settings.objective.name != "epsilon":
+        raise ValueError(
+            f"objective is {settings.objective.name} and stage few_shot; expected epsilon, Stable Diffusion's, which"
+            " its pipeline opens with."
+        )
+    if settings.sharding != "none":
+        raise ValueError(f"sharding is {settings.sharding} and stage few_shot; expected none: each process has it all.")
+    if settings.compile or settings.sample_every:
+        raise ValueError("compile or sample_every is set and stage few_shot, which has neither; expected false and 0.")
+    fps = settings.data.clips.fps
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"data.clips.fps is {fps}; expected frames a second above 0.")

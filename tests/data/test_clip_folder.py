@@ -190,6 +190,29 @@ def test_a_clip_that_will_not_do(tmp_path: Path, spoil, words: str) -> None:  # 
         read(tmp_path)
 
 
+def test_masks_that_no_clip_takes_are_a_misspelt_name(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    masks = MaskTrajectory(np.ones((24, 48, 60), int))
+    for name in ("a-red-square-move-00.npz", "a-red-square-move-00.masks.mov", "another.masks"):
+        path = tmp_path / name
+        path.mkdir() if name.endswith("masks") else path.write_bytes(b"")
+        with pytest.raises(ValueError, match=f"{name} looks like the masks of a clip"):
+            read(tmp_path)
+        path.rmdir() if name.endswith("masks") else path.unlink()
+    masks.save(tmp_path / "elsewhere.npz")
+    (tmp_path / "prompts.yaml").write_text("a-red-square-moves-00.mp4: {prompt: it moves, masks: elsewhere.npz}")
+    assert (read(tmp_path)[0].ids == 1).all()
+
+
+def test_a_palette_video_may_have_any_suffix_of_clips(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    ids = np.zeros((24, 48, 60), np.uint8)
+    ids[:, 8:40, 8:40] = 2
+    write_video(tmp_path / "masks.mp4", MaskTrajectory(ids).to_video(), 24)
+    (tmp_path / "masks.mp4").rename(tmp_path / "a-red-square-moves-00.masks.mov")
+    assert set(np.unique(read(tmp_path)[0].ids)) == {0, 2}
+
+
 def test_no_clips_and_no_segmenter(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no folder"):
         read(tmp_path / "nowhere")

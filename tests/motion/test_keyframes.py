@@ -44,6 +44,13 @@ def test_time_is_frames_over_fps_and_a_shape_stays_before_and_after() -> None:
     np.testing.assert_allclose(_centres(_draw(item))[:, 0], [10, 10, 10, 14, 18, 22, 26, 26, 26])
 
 
+@pytest.mark.parametrize(("fps", "frames", "last"), [(25, 8, 0.28), (12, 21, 1.66667), (12, 21, 1.667), (30, 2, 0.033)])
+def test_the_last_moment_may_be_written_rounded(fps: float, frames: int, last: float) -> None:
+    item = _moving(SQUARE, {"time": 0, "position": [10, 10]}, {"time": last, "position": [26, 10]})
+    scene = {"width": 64, "height": 48, "frames": frames, "fps": fps, "objects": [item]}
+    assert abs(_centres(Keyframes.from_dict(scene).draw())[-1, 0] - 26) < 0.5
+
+
 @pytest.mark.parametrize(
     ("ease", "shares"),
     [

@@ -15,15 +15,16 @@ import torch
 from diffusers import MotionAdapter
 
 from ttm.models.lora import add_lora
+from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.few_shot import FewShotPipeline
 from ttm.pipelines.few_shot_base import Base, host_sizes
 from ttm.pipelines.few_shot_folder import FewShotRecord, write_few_shot
 from ttm.pipelines.few_shot_request import extension_windows, video_length
-from ttm.pipelines.first_frame import control_picture
 
 SIZE, WINDOW, STEPS = 16, 4, 2
 SETTINGS = {"num_frames": WINDOW, "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "max_sequence_length": 8}
+
 
 @pytest.fixture(scope="module")
 def base(save_stable_diffusion: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -137,7 +138,7 @@ def test_editing_follows_the_tracked_objects_of_a_clip(pipe: FewShotPipeline, im
     assert np.array_equal(out.trajectory.ids[1][:, 1:], out.trajectory.ids[0][:, :-1])
 
 
-def test_callbacks_see_each_step_and_can_stop(pipe: FewShotPipeline, masks: Any) -> None:
+def test_callbacks_see_each_step(pipe: FewShotPipeline, masks: Any) -> None:
     stages: list[str] = []
 
     def note(running: Any, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +148,31 @@ def test_callbacks_see_each_step_and_can_stop(pipe: FewShotPipeline, masks: Any)
 
     pipe("a dog runs", masks(7), callback_on_step_end=note, callback_on_step_end_tensor_inputs=["prompt_embeds"])
     assert stages == ["first_frame"] * STEPS + ["few_shot"] * 2 * STEPS
+
+
+@pytest.mark.parametrize(("stop_in", "frames"), [("first_frame", 1), ("few_shot", WINDOW)])
+def test_a_callback_can_stop_the_call(pipe: FewShotPipeline, masks: Any, stop_in: str, frames: int) -> None:
+    seen: list[str] = []
+
+    def stop(running: Any, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append(running.stage)
+        running._interrupt = running.stage == stop_in
+        return {}
+
+    out = pipe("a dog runs", masks(7), callback_on_step_end=stop, callback_on_step_end_tensor_inputs=[])
+    assert seen.count(stop_in) == 1 and len(seen) < 2 * STEPS, "nothing comes after the step that was stopped at"
+    assert len(out.frames[0]) == out.trajectory.num_frames == frames
+    whole = pipe("a dog runs", masks(7), output_type="latent")
+    assert whole.frames.shape[2] == 7, "the next call is a whole one"
+
+
+def test_a_first_frame_that_fails_leaves_the_pipeline_as_it_was(pipe: FewShotPipeline, masks: Any) -> None:
+    def fail(*_: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipe("a dog runs", masks(4), callback_on_step_end=fail)
+    assert pipe.stage == "few_shot"
 
 
 def test_saved_whole_it_makes_the_same_video_in_a_fresh_process(
@@ -185,6 +211,10 @@ def test_what_was_trained_opens_on_its_base(base: Path, tmp_path: Path, lora: An
 
     opened = FewShotPipeline.from_pretrained(tmp_path)
     opened.set_progress_bar_config(disable=True)
+    half = FewShotPipeline.from_pretrained(tmp_path, torch_dtype=torch.float16, guidance_scale=2.0)
+    assert half.unet.dtype == torch.float16 and half.config.guidance_scale == 2.0
+    with pytest.raises(ValueError, match="no setting 'guidance'; expected some of base, control_picture"):
+        FewShotPipeline.from_pretrained(tmp_path, guidance=2.0)
     assert opened.config.num_frames == WINDOW and not any("lora" in n for n, _ in opened.unet.named_parameters())
     made, expected = (
         one("a dog runs", masks(WINDOW), image, generator=torch.Generator().manual_seed(0), output_type="latent").frames
@@ -233,8 +263,19 @@ def test_a_first_frame_needs_something_to_draw_it(base: Path, masks: Any) -> Non
         pipe("a dog runs", masks(4))
 
 
+@pytest.mark.parametrize("window", [1, 9])
+def test_a_window_that_the_motion_modules_do_not_know(base: Path, masks: Any, image: Any, window: int) -> None:
+    pipe = FewShotPipeline.from_base(str(base), **{**SETTINGS, "num_frames": window})
+    with pytest.raises(ValueError, match=f"num_frames is {window}; expected a window of 2 to 8"):
+        pipe("a dog runs", masks(12), image)
+
+
 def test_the_length_of_a_video() -> None:
-    assert video_length(None, None, 4, 11) == 11 and video_length(None, 3, 4, 11) == 10 and video_length(5, None, 4, 11)
+    assert (
+        video_length(None, None, 4, 11) == 11
+        and video_length(None, 3, 4, 11) == 10
+        and video_length(5, None, 4, 11) == 5
+    )
 
 
 def test_parts_of_another_base(base: Path, tmp_path: Path, save_stable_diffusion: Callable[..., Path]) -> None:

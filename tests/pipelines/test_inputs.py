@@ -72,6 +72,17 @@ def test_a_trajectory_drawn_at_another_size_of_the_same_aspect() -> None:
     assert abs(rows.mean() - 31.5) < 1 and abs(columns.mean() - 31.5) < 1
 
 
+def test_a_trajectory_whose_object_would_be_cut_away() -> None:
+    ids = np.zeros((3, 90, 160), np.uint8)
+    ids[:, 40:50, 75:85], ids[:, 40:50, 2:9] = 1, 2
+    with pytest.raises(
+        ValueError, match="Object 2 lies outside of the centred 90 x 90 part of the 90 x 160 trajectory"
+    ):
+        fit_trajectory(MaskTrajectory(ids), (720, 1280), 64, 64)
+    ids[0, 40:50, 2:40] = 2  # it begins inside and leaves
+    assert fit_trajectory(MaskTrajectory(ids), (720, 1280), 64, 64).object_ids == [1, 2]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
 def test_images_of_eight_bits_or_fewer(tmp_path: Path, mode: str) -> None:
     picture = Image.new("RGB", (6, 4), (200, 200, 200)).convert(mode)

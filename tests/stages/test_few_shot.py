@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -133,6 +134,44 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(settings: Callable[...,
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_run_of_another_base_or_other_clips_is_not_gone_on_with(
+    settings: Callable[..., Settings], base: Path, save_stable_diffusion: Callable[..., Path], tmp_path: Path
+) -> None:
+    run(settings("max_steps=2"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("few_shot.*")}
+    made = settings()
+    made.host.pipeline = made.host.init_from = str(save_stable_diffusion(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"another base.*pipeline.*another folder"):
+        run(made)
+    clip = Clip("a-cat-walks.mp4", "a cat walks", *_one_square())
+    with pytest.raises(ValueError, match="another clips.*a-red-square-moves-0.mp4.*a-cat-walks.mp4"):
+        run(settings(), [clip])
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("few_shot.*")}
+    assert run(settings()).step == 4, "the same run goes on"
+
+
+def _one_square() -> tuple[np.ndarray, np.ndarray]:
+    ids = np.zeros((WINDOW, SIZE, SIZE), np.uint8)
+    ids[:, 4:10, 4:10] = 1
+    return np.repeat(ids[..., None] * np.uint8(200), 3, axis=-1), ids
+
+
+def test_low_rank_matrices_are_refused_where_nothing_could_learn_motion(
+    settings: Callable[..., Settings], base: Path, tmp_path: Path
+) -> None:
+    still = tmp_path / "still"
+    shutil.copytree(base, still, ignore=shutil.ignore_patterns("motion_adapter"))
+    made = settings("--lora", "2", "--base", str(still))
+    with pytest.raises(ValueError, match="no motion modules.*expected --motion-adapter"):
+        run(made)
+
+
+def test_the_control_picture_is_kept_for_what_opens_the_folder(settings: Callable[..., Settings]) -> None:
+    made = settings("max_steps=1", "--control-picture", "silhouette")
+    run(made)
+    assert FewShotPipeline.from_pretrained(made.output_dir).config.control_picture == "silhouette"
+
+
 def test_lora_trains_low_rank_matrices_and_the_new_layers(settings: Callable[..., Settings]) -> None:
     made = settings("--lora", "2", "max_steps=1")
     run(made)
@@ -187,6 +226,14 @@ def test_the_first_frame_has_no_noise_and_no_loss(settings: Callable[..., Settin
         (["data.clips.fps=9"], "expected at least 9"),
         (["data=synthetic"], "expected data=clips"),
         (["optimizer.lr=0"], "optimizer.lr"),
+        (["objective=v_prediction"], "expected epsilon"),
+        (["sharding=full"], "sharding is full and stage few_shot"),
+        (["sample_every=5"], "sample_every is set and stage few_shot"),
+        (["data.clips.fps=0"], "fps is 0.0; expected frames a second above 0"),
+        (["data.clips.fps=nan"], "fps is nan; expected"),
+        (["host.pipeline=some/base"], "host.pipeline is no setting of few-shot training; expected --base"),
+        (["+host.motion_adapter=a"], "expected --motion-adapter"),
+        (["output_dir=elsewhere"], "an output_dir beside -o"),
         (["--base", "nowhere/at/all"], "There is no folder"),
     ],
 )

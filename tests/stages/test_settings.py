@@ -22,7 +22,10 @@ def test_every_file_of_a_group_composes(group: str) -> None:
     options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
     assert options
     for option in options:
-        beside = {"stage=few_shot": ["data=clips"], "data=clips": ["stage=few_shot"]}  # neither goes without the other
+        beside = {  # none of the three goes without the others
+            "stage=few_shot": ["data=clips", "objective=epsilon"],
+            "data=clips": ["stage=few_shot", "objective=epsilon"],
+        }
         beside |= {"motion=none": ["stage=motion_to_video"], "data=prepared": ["data.folder=clips"]}
         settings = load_settings([f"{group}={option}", *beside.get(f"{group}={option}", [])])
         assert getattr(settings, group).name == option

@@ -7,7 +7,8 @@ beside a clip ``run.mp4``, whatever of this is given:
 
     prompts.yaml         prompts and more, see :mod:`ttm.data.clip_prompts`; else file names are prompts
     run.npz              masks: a :class:`~ttm.motion.mask_trajectory.MaskTrajectory`
-    run.masks.mp4        masks: a video in the colours of the palette (objects of 3 x 3 pixels or more)
+    run.masks.mp4        masks: a video, of any suffix that clips have, in the colours of the palette (objects of 3 x 3
+                         pixels or more)
     run.masks/           masks: a folder of painted frames, see :mod:`ttm.motion.mask_pictures`
 
 Given masks have the clip's own size and number of frames. A clip without masks is tracked by a segmenter, from the
@@ -104,6 +105,7 @@ def read_clip_folder(
     folder = Path(folder)
     names = clip_names(folder)
     told = read_clip_prompts(folder, names)
+    _expect_no_stray_masks(folder, names, {prompt.masks for prompt in told.values()})
     sources = [_read(folder / name, told[name], fps, size) for name in names]
     for source in sources:
         _check(source, num_frames, fps, tracker)
@@ -158,11 +160,24 @@ def masks_beside(path: Path) -> Path | None:
     Raises:
         ValueError: there are two.
     """
-    beside = (f"{path.stem}.npz", f"{path.stem}{MASKS_INFIX}.mp4", f"{path.stem}{MASKS_INFIX}")
+    videos = (f"{path.stem}{MASKS_INFIX}{suffix}" for suffix in VIDEOS)
+    beside = (f"{path.stem}.npz", *videos, f"{path.stem}{MASKS_INFIX}")
     found = [path.with_name(name) for name in beside if path.with_name(name).exists()]
     if len(found) > 1:
         raise ValueError(f"{path} has masks in {found[0].name} and in {found[1].name}; expected one of them.")
     return found[0] if found else None
+
+
+def _expect_no_stray_masks(folder: Path, names: Sequence[str], told: set[Path | None]) -> None:
+    """Masks that no clip takes are a misspelt name, and their clip would be tracked instead without a word."""
+    used = told | {masks_beside(folder / name) for name in names}
+    for path in sorted(folder.iterdir()):
+        is_masks = path.suffix.lower() == ".npz" or path.name.endswith(MASKS_INFIX) or path.stem.endswith(MASKS_INFIX)
+        if is_masks and not path.name.startswith(".") and path not in used:
+            raise ValueError(
+                f"{path} looks like the masks of a clip, but there is no such clip; expected the name of one before"
+                f" the suffix ({', '.join(names)}), or 'masks: {path.name}' in {PROMPTS}."
+            )
 
 
 def read_masks(path: Path) -> MaskTrajectory:
@@ -251,7 +266,8 @@ def _check_visible(source: _Source, ids: NDArray[np.uint8], start: int) -> None:
     """Every object that the window shows is in its first and in its last frame."""
     numbers = [int(number) for number in np.unique(ids) if number]
     if not numbers:
-        raise ValueError(f"{source.path} shows no object in its masks from frame {start} on; expected at least one.")
+        from_frame = int(source.video.sources[start])
+        raise ValueError(f"{source.path} shows no object in its masks from frame {from_frame} on; expected one.")
     for number in numbers:
         shown = np.flatnonzero((ids == number).any(axis=(1, 2)))
         names = source.told.phrases

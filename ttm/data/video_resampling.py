@@ -9,6 +9,7 @@ resized. Frames are never invented: a source with fewer frames a second than ask
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +51,10 @@ def resample_video(path: str | Path, fps: float, size: tuple[int, int]) -> Resam
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no video, a damaged one, or one slower than ``fps``.
+        ValueError: no video, a damaged one, or one slower than ``fps``; ``fps`` is no number above 0.
     """
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps is {fps}; expected frames a second above 0.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file; expected a video.")
     timeline = read_timeline(path)

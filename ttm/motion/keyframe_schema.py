@@ -23,6 +23,8 @@ Ease = Literal["linear", "ease_in", "ease_out", "ease_in_out", "hold"]
 SHAPES = ("rectangle", "ellipse", "polygon", "mask")
 
 _LONGEST_SIDE, _MOST_FRAMES = 8192, 4096
+_ROUNDED = 0.01
+"""Frames by which a time in seconds may lie after the last frame: people write 1.667 for 20 / 12."""
 
 
 def _both_axes(value: Any) -> Any:
@@ -122,7 +124,6 @@ class MovingObject(_Strict):
     visible: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
 
 
-
 class Scene(_Strict):
     """A whole keyframe file.
 
@@ -147,11 +148,12 @@ class Scene(_Strict):
         return self
 
     def frame_of(self, keyframe: Keyframe) -> float:
-        """The moment of a keyframe, in frames from 0."""
+        """The moment of a keyframe, in frames from 0; a time that was rounded to just after the last is the last."""
         if keyframe.frame is not None:
             return keyframe.frame
         assert keyframe.time is not None
-        return keyframe.time * self.fps
+        moment, last = keyframe.time * self.fps, float(self.frames - 1)
+        return last if last < moment <= last + _ROUNDED else moment
 
 
 def read_scene(text: str | bytes, name: str) -> Scene:

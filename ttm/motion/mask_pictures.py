@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +100,10 @@ def _numbered(folder: Path) -> list[Path]:
 def _from_numpy(path: Path) -> NDArray[np.generic]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
         raise ValueError(f"{path} is no plain NumPy array, or is damaged ({error}).") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is an archive of arrays (.npz); expected a single one (.npy).")
     whole = (array.dtype.kind in "iu" and array.ndim == 2) or (array.dtype == bool and array.ndim in (2, 3))
     if not whole or array.size == 0:
         shape = f"{array.dtype} {list(array.shape)}"

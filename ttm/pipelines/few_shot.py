@@ -13,6 +13,7 @@ latents, so nothing is lost in decoding it. The first window of a long video is 
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from diffusers.video_processor import VideoProcessor
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines import few_shot_folder
 from ttm.pipelines.autoencoders import LatentFormat, decode_latents, encode_video, latent_shape
@@ -33,7 +35,7 @@ from ttm.pipelines.colour_matching import match_frame_histograms, match_latent_s
 from ttm.pipelines.conditioning import Conditions, trajectory_coverage
 from ttm.pipelines.few_shot_base import Base, check_controlnet
 from ttm.pipelines.few_shot_request import FewShotRequest, extension_windows
-from ttm.pipelines.first_frame import control_picture, draw_first_frame
+from ttm.pipelines.first_frame import draw_first_frame
 from ttm.pipelines.inputs import to_model, to_uint8
 from ttm.pipelines.samplers import Sampler
 from ttm.pipelines.shared_noise import SHARING_RATIO, share_first_frame
@@ -47,7 +49,7 @@ class FewShotOutput(BaseOutput):
     Attributes:
         frames: a batch of one video: ``frames[0]`` is a list of T PIL images ("pil"), float [T, H, W, 3] in 0..1
             ("np"), float [T, 3, H, W] in 0..1 ("pt"), or normalised latents [Z, T, h, w] ("latent").
-        trajectory: the masks that it followed, at the working size.
+        trajectory: the masks that it followed, at the working size, T of them.
     """
 
     frames: Any
@@ -68,7 +70,7 @@ class FewShotPipeline(StagePipeline):
         height, width, fps, num_inference_steps: what calls use by default.
         guidance_scale: of the text. image_guidance_scale: of the masks; 1 = with the text's guidance alone.
         max_sequence_length: text tokens, Stable Diffusion's 77.
-        control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.pipelines.first_frame`).
+        control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.motion.control_picture`).
     """
 
     model_cpu_offload_seq = "text_encoder->controlnet->image_unet->unet->vae"
@@ -155,14 +157,20 @@ class FewShotPipeline(StagePipeline):
 
         Args:
             pretrained_model_name_or_path: a folder, or a Hub id of a whole pipeline.
-            kwargs: as in diffusers; for a trained folder ``dtype``, settings of the pipeline, and ``base`` (a
-                :class:`~ttm.pipelines.few_shot_base.Base`) in the place of the one that was trained on.
+            kwargs: as in diffusers; for a trained folder ``torch_dtype`` (or ``dtype``), settings of the pipeline, and
+                ``base`` (a :class:`~ttm.pipelines.few_shot_base.Base`) in the place of the one that was trained on.
 
         Raises:
-            ValueError: no such folder, a damaged file, or an adapter that does not fit the base's U-Net.
+            ValueError: no such folder, a damaged file, an adapter that does not fit the base's U-Net, or a setting
+                that the pipeline does not have.
         """
         folder = Path(pretrained_model_name_or_path)
         if few_shot_folder.is_few_shot_folder(folder):
+            if "torch_dtype" in kwargs:
+                kwargs["dtype"] = kwargs.pop("torch_dtype")
+            known = {"dtype", "base", *_settings_of(cls)}
+            if unknown := sorted(set(kwargs) - known):
+                raise ValueError(f"There is no setting {unknown[0]!r}; expected some of {', '.join(sorted(known))}.")
             return cls(**few_shot_folder.open_few_shot(folder, **kwargs))
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
@@ -211,7 +219,8 @@ class FewShotPipeline(StagePipeline):
             generator: of the noise: first frame's, then that of each window.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as callback(pipe, step, timestep, tensors) after each step of each window
-                (and of the first frame, with no tensors); ``pipe._interrupt = True`` leaves out what remains of it.
+                (and of the first frame, with no tensors); ``pipe._interrupt = True`` leaves out what remains of the
+                window and all windows after it: the video ends there.
             others: as in ``ttm.Pipeline``; None = the pipeline's setting.
 
         Returns:
@@ -231,12 +240,14 @@ class FewShotPipeline(StagePipeline):
             self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
             (sharing_ratio, controlnet_conditioning_scale), output_type,
         )  # fmt: skip
+        self._interrupt = False
         first = self._first_latents(request, sampling, controlnet_conditioning_scale, generator, callback_on_step_end)
         share = (sharing_ratio, renormalise_sharing)
         latents = self._extend(first, request, sampling, share, match_latents, generator, callback_on_step_end)
         frames = latents if output_type == "latent" else self._decode(latents, output_type, match_histograms)
         self.maybe_free_model_hooks()
-        return FewShotOutput(frames, request.trajectory) if return_dict else (frames,)
+        followed = MaskTrajectory(request.trajectory.ids[: latents.shape[2]], request.trajectory.fps)
+        return FewShotOutput(frames, followed) if return_dict else (frames,)
 
     @torch.no_grad()
     def edit(
@@ -268,6 +279,12 @@ class FewShotPipeline(StagePipeline):
             if (found := self.unet.config.get(name)) != value:
                 raise ValueError(f"The U-Net's {name} is {found}; expected {value} for this pipeline's other parts.")
         check_controlnet(self.controlnet, self.image_unet)
+        most = self.unet.config.motion_max_seq_length
+        if not 2 <= self.config.num_frames <= most:
+            raise ValueError(
+                f"The pipeline's num_frames is {self.config.num_frames}; expected a window of 2 to {most} frames, what"
+                " the motion modules know."
+            )
 
     def _first_latents(
         self, request: FewShotRequest, sampling: dict[str, Any], scale: float, generator: Any, callback: Any
@@ -288,11 +305,13 @@ class FewShotPipeline(StagePipeline):
                 callback(self, index, timestep, {})
             return self._interrupt
 
-        latents = draw_first_frame(
-            self.components, request.prompt, sampling["negative_prompt"], picture, request.size,
-            sampling["num_inference_steps"], sampling["guidance_scale"], scale, generator, on_step,
-        )  # fmt: skip
-        self._stage = "few_shot"
+        try:
+            latents = draw_first_frame(
+                self.components, request.prompt, sampling["negative_prompt"], picture, request.size,
+                sampling["num_inference_steps"], sampling["guidance_scale"], scale, generator, on_step,
+            )  # fmt: skip
+        finally:
+            self._stage = "few_shot"
         return latents.to(self._execution_device)
 
     def _extend(
@@ -313,6 +332,8 @@ class FewShotPipeline(StagePipeline):
         sampling = {**sampling, "callback_on_step_end_tensor_inputs": ["latents", *asked]}
         made = [first]
         for window in extension_windows(request.trajectory.num_frames, self.config.num_frames):
+            if self._interrupt:
+                break
             clean = made[-1][:, :, -1:]
             ids = request.trajectory.ids[window]
             noise = draw_noise(latent_shape(self.vae, len(ids) - 1, *request.size), generator, device)
@@ -338,6 +359,12 @@ class FewShotPipeline(StagePipeline):
         if match_histograms:
             video = to_model(match_frame_histograms(to_uint8(video)), video.device)
         return VideoProcessor().postprocess_video(video, output_type=output_type)
+
+
+def _settings_of(pipeline: type) -> list[str]:
+    """The arguments of a pipeline's constructor that are no components: those with a value by default."""
+    parameters = inspect.signature(pipeline).parameters.values()
+    return [p.name for p in parameters if p.default is not p.empty and p.default is not None]
 
 
 def _hold_first(clean: Tensor, callback: StepCallback | None, asked: Sequence[str]) -> StepCallback:

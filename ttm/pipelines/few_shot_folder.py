@@ -84,7 +84,10 @@ def write_few_shot(folder: Path, weights: Mapping[str, Tensor], record: FewShotR
     """
     folder.mkdir(parents=True, exist_ok=True)
     with written_beside(folder / WEIGHTS) as path:
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, {"format": "pt"})
+        try:
+            save_file({n: value.detach().cpu().contiguous() for n, value in weights.items()}, path, {"format": "pt"})
+        except SafetensorError as error:  # what the system said, in its words
+            raise OSError(str(error)) from error
     with written_beside(folder / INDEX) as path:
         values = {"format": FORMAT, **asdict(record)}
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

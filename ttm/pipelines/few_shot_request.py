@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.autoencoders import LatentFormat
-from ttm.pipelines.first_frame import control_picture
 from ttm.pipelines.inputs import check_count, check_scale, check_size, fit_image, fit_trajectory, read_image
 from ttm.pipelines.shared_noise import check_ratio
 from ttm.pipelines.stage_pipeline import check_output_type

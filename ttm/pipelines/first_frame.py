@@ -11,34 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from diffusers import DDIMScheduler, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from einops import rearrange
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ttm.motion.mask_trajectory import PALETTE
-
-CONTROL_PICTURES = ("palette", "silhouette")
-
-
-def control_picture(ids: NDArray[np.uint8], kind: str = "palette") -> Image.Image:
-    """What ControlNet sees of a first frame's masks.
-
-    Args:
-        ids: uint8 [H, W].
-        kind: "palette", each object in its colour (what ttm-tiny-unet's ControlNet was trained on), or "silhouette",
-            white on black (what public ControlNets for scribbles and segments come nearest to).
-
-    Raises:
-        ValueError: another kind.
-    """
-    if kind not in CONTROL_PICTURES:
-        raise ValueError(f"control_picture is {kind!r}; expected one of {', '.join(CONTROL_PICTURES)}.")
-    if kind == "palette":
-        return Image.fromarray(PALETTE[ids])
-    return Image.fromarray(((ids > 0) * 255).astype(np.uint8)).convert("RGB")
+from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE
 
 
 def draw_first_frame(
@@ -56,7 +34,8 @@ def draw_first_frame(
     """Draw one image.
 
     Args:
-        components: vae, tokenizer, text_encoder, scheduler, image_unet, and controlnet if there is a picture.
+        components: vae, tokenizer, text_encoder, image_unet, and controlnet if there is a picture. The image model is
+            the base's, untouched: it is sampled on Stable Diffusion's noise levels, whatever the clips were learnt on.
         prompt, negative_prompt: its texts.
         picture: of the mask, for ControlNet; None: the prompt alone decides.
         size: (height, width), pixels.
@@ -71,7 +50,7 @@ def draw_first_frame(
     parts = {name: components[name] for name in ("vae", "tokenizer", "text_encoder")}
     parts |= {
         "unet": components["image_unet"],
-        "scheduler": DDIMScheduler.from_config(components["scheduler"].config),
+        "scheduler": DDIMScheduler(**STABLE_DIFFUSION_NOISE),
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,

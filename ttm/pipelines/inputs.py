@@ -144,15 +144,22 @@ def fit_ids(ids: NDArray[np.uint8], height: int, width: int, phrases: Sequence[s
         ValueError: an object lies wholly outside of the part that is kept.
     """
     part = cut(ids, centre_crop((ids.shape[0], ids.shape[1]), (height, width)))
-    for number in np.setdiff1d(np.unique(ids), np.unique(part)):
+    _expect_all_kept(ids, part, "image", phrases)
+    return resize_ids(part, height, width)
+
+
+def _expect_all_kept(
+    whole: NDArray[np.uint8], part: NDArray[np.uint8], of: str, phrases: Sequence[str] | None = None
+) -> None:
+    """Raise ValueError if an object of ids [H, W] has no pixel in the centred part of them."""
+    for number in np.setdiff1d(np.unique(whole), np.unique(part)):
         if number:
             name = f" ({phrases[number - 1]!r})" if phrases and number <= len(phrases) else ""
             raise ValueError(
                 f"Object {number}{name} lies outside of the centred {part.shape[0]} x {part.shape[1]} part of"
-                f" the {ids.shape[0]} x {ids.shape[1]} image that is kept; expected every object in it (crop"
-                " the image yourself, or pass a height and width of its aspect ratio)."
+                f" the {whole.shape[0]} x {whole.shape[1]} {of} that is kept; expected every object in it (crop"
+                f" the {of} yourself, or pass a height and width of its aspect ratio)."
             )
-    return resize_ids(part, height, width)
 
 
 def read_masks(masks: Any, image_size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -208,7 +215,8 @@ def fit_trajectory(trajectory: MaskTrajectory, image_size: tuple[int, int], heig
     """Cut and resize a trajectory to the working size, by the rule at the head of this file.
 
     Raises:
-        ValueError: it is no trajectory, or its aspect ratio is neither the image's nor the working size's.
+        ValueError: it is no trajectory, its aspect ratio is neither the image's nor the working size's, or an object
+            of its first frame lies wholly outside of the part that is kept.
     """
     if not isinstance(trajectory, MaskTrajectory):
         raise ValueError(f"trajectory is a {type(trajectory).__name__}; expected a ttm.MaskTrajectory.")
@@ -221,8 +229,9 @@ def fit_trajectory(trajectory: MaskTrajectory, image_size: tuple[int, int], heig
             f" ({list(image_size)}) or of the"
             f" video to make ({[height, width]})."
         )
-    top, left, part_height, part_width = centre_crop(size, (height, width))
-    return trajectory.part(top, left, part_height, part_width).resize(height, width)
+    box = centre_crop(size, (height, width))
+    _expect_all_kept(trajectory.ids[0], cut(trajectory.ids[0], box), "trajectory")
+    return trajectory.part(*box).resize(height, width)
 
 
 def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
