@@ -18,7 +18,7 @@ from diffusers.utils import logging
 from benchmarks.ablation_plan import START, Plan
 from benchmarks.ablation_scores import score_scene
 from benchmarks.ablation_subject import TrainedStage
-from benchmarks.ablation_table import write_tables
+from benchmarks.ablation_table import SETTINGS, write_tables
 from benchmarks.measure import Settings as SceneSettings
 from benchmarks.measure_run import rule_files
 from benchmarks.report import write_report
@@ -28,7 +28,6 @@ from stages.settings import Settings
 from stages.settings_loading import load_settings
 from stages.train import run
 
-SETTINGS = "ablation.json"
 FINISHED = "finished.json"
 STRIPS = 4
 """How many scenes of a run get a picture."""

@@ -21,6 +21,8 @@ from benchmarks.report import write_report
 from benchmarks.rows import plain, read_rows
 from ttm.atomic_write import written_beside
 
+SETTINGS = "ablation.json"
+"""In a run's folder: the settings that it was trained with."""
 TIE = 1e-9
 Values = Mapping[str, float | None]
 
@@ -60,12 +62,19 @@ def run_values(rows: Sequence[Row]) -> dict[str, float | None]:
 
 
 def read_runs(plan: Plan, belongs_to: str) -> dict[tuple[str, int], dict[str, float | None]]:
-    """The metrics of every run whose scenes all have a row; also of rows and seeds that are not asked for now."""
+    """The metrics of every run whose scenes all have a row; also of rows and seeds that are not asked for now, if they
+    were trained for as many steps as the table says."""
     found = {}
+    names = plan.scenes.names()
     for path in sorted(plan.folder.glob("**/rows.jsonl")):
-        rows = [row for row in read_rows(path.parent, belongs_to).values()]
-        if len(rows) == len(plan.scenes.names()):
-            found[str(rows[0]["row"]), int(rows[0]["seed"])] = run_values(rows)
+        known = {item: row for (_, item), row in read_rows(path.parent, belongs_to).items()}
+        if not set(names) <= known.keys():
+            continue
+        rows = [known[name] for name in names]
+        row, seed = str(rows[0]["row"]), int(rows[0]["seed"])
+        trained = json.loads((path.parent / SETTINGS).read_text(encoding="utf-8"))
+        if trained["max_steps"] == (plan.start_steps if row == START else plan.steps):
+            found[row, seed] = run_values(rows)
     return found
 
 

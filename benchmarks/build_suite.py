@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.candidate_table import candidates, read_table
-from benchmarks.manifest import KEYS, write_manifest
+from benchmarks.manifest import KEYS, check_id, write_manifest
 from benchmarks.measure import Settings
 from benchmarks.scenes import load_scene, scene_names
 from benchmarks.selection import select_image_animation_bench, select_sa_v
@@ -88,8 +88,11 @@ def build_selected(
         videos: the folder that the files lie in.
 
     Raises:
-        FileNotFoundError: a chosen video is not there. ValueError: a row has no caption.
+        FileNotFoundError: a chosen video is not there. ValueError: a row has no caption, or an id that can't name a
+            file. FileExistsError: a file of another kind lies where a link is to be.
     """
+    for name in (name for names in chosen.values() for name in names):
+        check_id(name, "The table")
     by_id = {str(row["id"]): row for row in rows}
     entries = []
     for split, names in chosen.items():
@@ -135,8 +138,14 @@ def build_from_table(folder: Path, rows: Sequence[Mapping[str, Any]], columns: M
 
 
 def _link(source: Path, target: Path) -> None:
+    """Links of an earlier run are replaced; a real file, the source itself or another, stays what it is."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    if target.is_symlink():
+        target.unlink()
+    elif target.exists():
+        if target.samefile(source):
+            return
+        raise FileExistsError(f"{target} is there already and no link; expected another folder to write.")
     os.symlink(source, target)
 
 

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.few_shot_table import VARIANTS, write_table
+from benchmarks.measure_run import ROOT, rule_files
 from benchmarks.rows import RowFile, fingerprint, read_rows
 from stages.few_shot import read_arguments, run
 from stages.settings import WEIGHTINGS, Settings
@@ -48,6 +49,7 @@ from ttm.metrics.mask_iou import mean_iou
 from ttm.metrics.scoring import Clip as ScoredClip
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.autoencoders import decode_latents, encode_video
+from ttm.pipelines.embedded import EMBEDDED, embedded_folder
 from ttm.pipelines.few_shot import FewShotPipeline
 from ttm.pipelines.inputs import to_model, to_uint8
 from ttm.visualization import labelled_rows
@@ -64,6 +66,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "histograms matched": {"match_histograms": True},
 }
 """What each variant asks of the pipeline; "without mask" asks another model."""
+BASE_PARTS = ("unet", "motion_adapter", "controlnet", "vae", "text_encoder")
 ADDED = ("output", "patterns", "variants", "seeds", "scenes")
 """Arguments that only add rows; any other makes rows that don't belong to those before."""
 
@@ -116,7 +119,8 @@ def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -
         KeyboardInterrupt: the training was told to stop.
     """
     name = pattern.replace(" ", "-")
-    folder = arguments.output / "trained" / f"{name}-{seed}{'' if masks else '-without-mask'}"
+    trained = arguments.output / f"trained-{fingerprint({}, base_files(arguments))[:8]}"
+    folder = trained / f"{name}-{seed}{'' if masks else '-without-mask'}"
     scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
     clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
     if not run(training_settings(folder, seed, masks, arguments), clips).complete:
@@ -228,7 +232,20 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
 def belonging(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """What decides the rows, as plain values, and its fingerprint."""
     described = {k: v for k, v in vars(arguments).items() if k not in ADDED}
-    return described, fingerprint(described, [Path(__file__)])
+    return described, fingerprint(described, [Path(__file__), *decisive_files(arguments)])
+
+
+def base_files(arguments: argparse.Namespace) -> list[Path]:
+    """The weights that clips are learnt on, as far as they lie on this machine."""
+    folder = embedded_folder(arguments.base) or Path(arguments.base)
+    return [path for part in BASE_PARTS for path in sorted((folder / part).glob("*.safetensors"))]
+
+
+def decisive_files(arguments: argparse.Namespace) -> list[Path]:
+    """The weights and the code that decide what a row says."""
+    segmenter = sorted((EMBEDDED / "ttm-tiny" / "segmenter").rglob("*.safetensors"))
+    metrics = [ROOT / "ttm" / "metrics" / f"{name}.py" for name in ("clip", "foreground")]
+    return [*base_files(arguments), *segmenter, *metrics, *rule_files()]
 
 
 def run_part(arguments: argparse.Namespace, pattern: str, seed: int) -> None:

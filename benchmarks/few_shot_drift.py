@@ -135,7 +135,9 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = few_shot.read_command_line(words)
     arguments.output.mkdir(parents=True, exist_ok=True)
     described = {name: value for name, value in vars(arguments).items() if name not in few_shot.ADDED}
-    rows = RowFile(arguments.output / "drift.jsonl", fingerprint(described, [Path(__file__)]))
+    rows = RowFile(
+        arguments.output / "drift.jsonl", fingerprint(described, [Path(__file__), *few_shot.decisive_files(arguments)])
+    )
     try:
         for pattern, seed in few_shot.work(arguments):
             measure(rows, pattern, seed, arguments)

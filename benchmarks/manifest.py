@@ -145,7 +145,7 @@ def _sample(values: Any, folder: Path, where: str) -> Sample:
         raise ValueError(f"{where} has the unknown keys {unknown}; expected some of {list(KEYS)}.")
     given = {key: value for key, value in values.items() if value is not None}
     texts = {key: _text(given.get(key, ""), key, where) for key in TEXTS}
-    _check_id(texts["id"], where)
+    check_id(texts["id"], where)
     if not texts["prompt"].strip():
         raise ValueError(f"{where} (id {texts['id']!r}) has no prompt; expected one sentence.")
     paths = {key: _inside(given[key], folder, f"{where}: {key}") for key in FILES if key in given}
@@ -163,8 +163,12 @@ def _text(value: Any, key: str, where: str) -> str:
     return value
 
 
-def _check_id(name: str, where: str) -> None:
-    """An id names a folder: no separators, no control characters, nothing that a system gives a meaning."""
+def check_id(name: str, where: str) -> None:
+    """An id names a folder: no separators, no control characters, nothing that a system gives a meaning.
+
+    Raises:
+        ValueError: another id; ``where`` says whose it is.
+    """
     allowed = 0 < len(name) <= _LONGEST_ID and name == name.strip() and not name.startswith(".")
     if not allowed or any(c in '/\\:*?"<>|' or unicodedata.category(c).startswith("C") for c in name):
         raise ValueError(

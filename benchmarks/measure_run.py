@@ -65,7 +65,8 @@ def run_measures(
     items = {measure.name: measure.items(settings) for measure in measures}
     rows = RowFile(row_path(folder, part), belongs_to)
     try:
-        known = read_rows(folder, belongs_to)
+        # What could not be measured then, for want of data or time, is tried again.
+        known = {key for key, row in read_rows(folder, belongs_to).items() if not _to_try_again(key[0], row)}
         todo = {
             name: [n for n in part.of(range(len(listed))) if (name, listed[n]) not in known]
             for name, listed in items.items()
@@ -90,6 +91,10 @@ def run_measures(
     finally:
         rows.close()
     return summarised(measures, items, read_rows(folder, belongs_to))
+
+
+def _to_try_again(measure: str, row: Row) -> bool:
+    return "skipped" in row or (measure == "timing" and "error" in row)
 
 
 def summarised(

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.host import encoder_digest, load_image_encoder, load_vae, module_digest
+from stages.host import load_image_encoder, load_vae, module_digest
 from stages.settings import Settings
 from stages.task import Batch, Task
 from stages.whole_files import read_tensors, write_tensors
@@ -76,7 +76,7 @@ class EncodedImages:
         pipeline = settings.host.pipeline
         self.model, self.vae = model, load_vae(pipeline, device)
         self.images: tuple[Any, Any] = (None, None)
-        name = encoder_digest(self.vae)
+        name = module_digest(self.vae)  # the rows hold what its decoder makes, too
         if model.config.get("image_dim") is not None:
             self.images = load_image_encoder(pipeline, device)
             name += "-" + module_digest(self.images[0])

@@ -36,17 +36,27 @@ from ttm.pipelines.autoencoders import LatentFormat, encode_video, latent_shape
 def split_clips(manifest: ClipFolderManifest, held_out: int) -> tuple[list[ClipRow], list[ClipRow]]:
     """The clips to train on and those to look at, both sorted by shape and id.
 
-    Which are held out is decided by a hash of each clip's id, not by its place or what else is in the folder.
+    Whole videos are held out: a clip beside one that was trained on would flatter. Which, is decided by a hash of the
+    video's name, and of the clip's id, not by their places or what else is in the folder; what is left of the last
+    video is neither trained on nor looked at.
 
     Raises:
         ValueError: nothing would be left to train on.
     """
-    if held_out >= len(manifest):
-        raise ValueError(f"data.held_out is {held_out} and there are {len(manifest)} clips; expected some to train on.")
-    by_hash = sorted(manifest.rows, key=lambda row: hashlib.sha256(row.clip_id.encode()).digest())
-    return tuple(  # type: ignore[return-value]
-        sorted(rows, key=lambda row: (row.shape, row.clip_id)) for rows in (by_hash[held_out:], by_hash[:held_out])
-    )
+    by_hash = sorted(manifest.rows, key=lambda row: (_hash(row.source), row.source, _hash(row.clip_id)))
+    held = by_hash[:held_out]
+    sources = {row.source for row in held}
+    train = [row for row in by_hash if row.source not in sources]
+    if not train:
+        raise ValueError(
+            f"data.held_out is {held_out} and there are {len(manifest)} clips of"
+            f" {len({row.source for row in manifest.rows})} videos; expected some videos to train on."
+        )
+    return tuple(sorted(rows, key=lambda row: (row.shape, row.clip_id)) for rows in (train, held))  # type: ignore[return-value]
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 class ShardIndex:

@@ -46,6 +46,13 @@ from stages.whole_files import prepare_output, remove_leftovers
 Sampler = Callable[[nn.Module, int, int], dict[int, Drawn]]
 
 
+SAME = (
+    "stage.name", "objective.name", "objective.beta_schedule", "objective.beta_start", "objective.beta_end",
+    "motion.name", "seed", "batch_size", "data.name", "data.size", "data.num_frames",
+)  # fmt: skip
+"""Settings that a run keeps from its first step to its last."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a run ended: at which step, whether that was max_steps, and the loss of the last logged interval."""
@@ -125,13 +132,8 @@ class Trainer:
                 self.step += 1
                 saves = self.step % settings.checkpoint_every == 0
                 if self.step % settings.log_every == 0 or saves or self.step == settings.max_steps:
-                    last_loss, norm = self._mean(losses), float(torch.stack(norms).mean())
+                    last_loss, norm = self._finite_means(losses, norms)
                     memory = self._most_memory()
-                    if not (math.isfinite(last_loss) and math.isfinite(norm)):
-                        raise FloatingPointError(
-                            f"loss {last_loss}, gradient norm {norm} at step {self.step}; expected finite numbers."
-                            " The last checkpoint is from before; lower optimizer.lr or clip_norm and start again."
-                        )
                     if tracker is not None:
                         pace = (time.monotonic() - since) / (self.step - since_step)
                         self._report(tracker, last_loss, norm, rate, pace, memory)
@@ -141,6 +143,8 @@ class Trainer:
                 if self.sampler is not None and self.step % settings.sample_every == 0:
                     self._show(tracker)
                     since = time.monotonic()
+        if losses:  # stopped between two logs: what was not looked at yet
+            last_loss, _ = self._finite_means(losses, norms)
         if self.step > first:
             self._save()
         if tracker is not None:
@@ -200,12 +204,27 @@ class Trainer:
                 f"{self.folder} holds a run of another model ({len(differing)} tensors differ, {differing[0]!r} first);"
                 " expected the same stage and host settings, or another output_dir."
             )
+        self._expect_same_samples(checkpoint.state.get("settings", {}))
         with torch.no_grad():
             for name, parameter in own.items():
                 local(parameter).copy_(checkpoint.model.own(name, parameter))
                 local(self.ema.average[name]).copy_(checkpoint.ema.own(name, parameter))
         load_optimizer_tensors(self.optimizer, self.named, checkpoint.optimizer)
         return int(checkpoint.state["step"])
+
+    def _expect_same_samples(self, begun_with: dict[str, Any]) -> None:
+        """What decides which samples a step sees, and what is learnt of them, is what the run was begun with.
+
+        Raises:
+            ValueError: it is not; says which setting.
+        """
+        now = asdict(self.settings)
+        for path in SAME:
+            known, asked = (_setting(values, path) for values in (begun_with, now))
+            if known is not None and known != asked:
+                raise ValueError(
+                    f"{self.folder} holds a run with {path}={known}; expected that, not {asked}, or another output_dir."
+                )
 
     def _save(self) -> None:
         state = {
@@ -217,6 +236,20 @@ class Trainer:
         model = {name: p.detach() for name, p in self.named}
         checkpoint = Checkpoint(model, self.ema.average, optimizer_tensors(self.optimizer, self.named), state)
         save_checkpoint(self.folder / "checkpoints", checkpoint, self.settings.keep_checkpoints, self.processes)
+
+    def _finite_means(self, losses: list[Tensor], norms: list[Tensor]) -> tuple[float, float]:
+        """Mean loss and gradient norm since the last look.
+
+        Raises:
+            FloatingPointError: one of them is not finite, in all processes alike; nothing of it is saved.
+        """
+        loss, norm = self._mean(losses), float(torch.stack(norms).mean())
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"loss {loss}, gradient norm {norm} at step {self.step}; expected finite numbers."
+                " The last checkpoint is from before; lower optimizer.lr or clip_norm and start again."
+            )
+        return loss, norm
 
     def _mean(self, losses: list[Tensor]) -> float:
         mean = torch.stack(losses).mean()
@@ -317,3 +350,11 @@ def _divide(settings: Settings, processes: int) -> tuple[int, int]:
             f"micro_batch_size is {micro}; expected a divisor of the {per_process} clips that each process has."
         )
     return per_process, micro
+
+
+def _setting(values: dict[str, Any], path: str) -> Any:
+    """The value of "optimizer.lr" in nested settings; None where there is none."""
+    found: Any = values
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found

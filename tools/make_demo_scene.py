@@ -20,12 +20,8 @@ OUTPUT = Path(__file__).parents[1] / "docs/demo"
 
 def main() -> None:
     """Write ``scene.png`` (the first frame) and ``prompt.txt`` of one scene that training never saw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--scene", type=int, default=SCENE, help="index in the test split, two objects a scene"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scene", type=int, default=SCENE, help="index in the test split, two objects a scene")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     scene = SyntheticWorld("test", num_objects=(2, 2), appearance=0.3)[arguments.scene]

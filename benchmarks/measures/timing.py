@@ -57,6 +57,8 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
             return Outcome({"error": said[-1] if said else f"it ended with {error.returncode}", **machine})
+        except subprocess.TimeoutExpired:
+            return Outcome({"error": f"it took more than {LIMIT} s", **machine})
         parts = json.loads((output / "run.json").read_text(encoding="utf-8")).get("seconds", {})
     return Outcome({"wall_seconds": wall, "parts": parts, **machine})
 

@@ -129,4 +129,7 @@ def test_a_folder_of_other_settings_is_refused(whole: Plan) -> None:
     other = dataclasses.replace(whole, steps=3)
     with pytest.raises(ValueError, match=r"other settings \(max_steps\)"):
         run_job(other, "both", 0)
+    assert read_runs(whole, scoring_fingerprint(whole)) and not [
+        run for run in read_runs(other, scoring_fingerprint(other)) if run[0] != START
+    ], "runs of other steps are in no table that says so"
     assert json.loads((whole.run_folder("both", 0) / "finished.json").read_text())["seconds"] > 0

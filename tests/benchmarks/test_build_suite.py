@@ -146,6 +146,28 @@ def test_a_missing_video_or_caption_is_named(tmp_path: Path) -> None:
         build_selected(tmp_path / "out", {"": ["v"]}, [row], tmp_path)
 
 
+def test_the_users_videos_stay_what_they_are(tmp_path: Path) -> None:
+    row = {"id": "v", "caption": "it moves", "category": "c"}
+    inside = tmp_path / "out/videos"
+    inside.mkdir(parents=True)
+    (inside / "v.mp4").write_bytes(b"the video")
+    for _ in range(2):
+        build_selected(tmp_path / "out", {"": ["v"]}, [row], inside)  # they lie where links would be made
+        assert not (inside / "v.mp4").is_symlink() and (inside / "v.mp4").read_bytes() == b"the video"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "v.mp4").write_bytes(b"another")
+    with pytest.raises(FileExistsError, match="there already and no link"):
+        build_selected(tmp_path / "out", {"": ["v"]}, [row], elsewhere)
+    victim = tmp_path / "victim.mp4"
+    victim.write_bytes(b"the video")
+    with pytest.raises(ValueError, match="id '../../victim'"):
+        build_selected(
+            tmp_path / "out", {"": ["../../victim"]}, [row | {"id": "../../victim"}], tmp_path / "out/videos"
+        )
+    assert victim.read_bytes() == b"the video" and not victim.is_symlink()
+
+
 def test_a_vision_language_model_fills_in_what_is_missing(tmp_path: Path) -> None:
     frames = np.repeat(np.arange(9, dtype=np.uint8)[:, None, None, None] * 25, 16, axis=1)
     write_video(tmp_path / "b.mp4", np.broadcast_to(frames, (9, 16, 16, 3)), 8)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from benchmarks import few_shot_drift
 from benchmarks.few_shot import main, read_command_line, run_part
@@ -89,3 +90,10 @@ def test_the_program_writes_rows_and_a_table_and_goes_on(
     assert (tmp_path / "out/rows.jsonl").read_text().splitlines() == rows
     run_part(read_command_line(words), "swings", 0)  # a job of benchmarks.ablate: what is known is not made again
     assert len((tmp_path / "out/rows-swings-0.jsonl").read_text().splitlines()) == 1
+
+    path = next((base / "unet").glob("*.safetensors"))  # the base is trained further: another model, under its old name
+    save_file({name: value * 1.5 for name, value in load_file(path).items()}, path, {"format": "pt"})
+    main(words)
+    anew = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    assert len(anew) == 3 and anew[1] != rows[1]
+    assert (tmp_path / "out/rows.jsonl.old").read_text().splitlines() == rows

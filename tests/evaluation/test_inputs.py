@@ -103,14 +103,16 @@ def test_two_single_files_are_a_pair_whatever_their_names(videos: Path, referenc
 def test_a_clip_is_brought_to_the_form_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_clip(path, 0, frames=12, fps=24.0)
-    whole = read_clip(path, Form())
+    whole, numbers = read_clip(path, Form())
+    np.testing.assert_array_equal(numbers, np.arange(12))
     assert (whole.num_frames, whole.size, whole.fps) == (12, (32, 48), pytest.approx(24.0))
-    slow = read_clip(path, Form(fps=8.0))
+    slow, numbers = read_clip(path, Form(fps=8.0))
+    np.testing.assert_array_equal(numbers, [0, 3, 6, 9])
     np.testing.assert_array_equal(slow.frames, whole.frames[::3])
     assert slow.fps == 8.0
-    uneven = read_clip(path, Form(fps=10.0, num_frames=4))
+    uneven, _ = read_clip(path, Form(fps=10.0, num_frames=4))
     np.testing.assert_array_equal(uneven.frames, whole.frames[[0, 2, 5, 7]])
-    small = read_clip(path, Form(num_frames=5, size=(16, 16)))
+    small, _ = read_clip(path, Form(num_frames=5, size=(16, 16)))
     assert small.frames.shape == (5, 16, 16, 3)
     for form, said in (
         (Form(num_frames=13), "12 frames"),

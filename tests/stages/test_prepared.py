@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +105,15 @@ def test_held_out_clips_stay_out_whatever_else_is_there(prepared_folder: Path) -
     assert len(train) == 11 and len(held) == 5 and not {r.clip_id for r in train} & {r.clip_id for r in held}
     fewer, held_of_fewer = split_clips(ClipFolderManifest(tuple([*train[:4], *held])), 5)
     assert held_of_fewer == held and fewer == train[:4]
-    with pytest.raises(ValueError, match="expected some to train on"):
+    with pytest.raises(ValueError, match="expected some videos to train on"):
         split_clips(manifest, 16)
+
+
+def test_a_video_that_is_held_out_gives_no_clip_to_train_on(prepared_folder: Path) -> None:
+    rows = ClipFolderManifest.load(prepared_folder).rows
+    four = [replace(row, source=f"{number // 4}.mp4") for number, row in enumerate(rows)]
+    train, held = split_clips(ClipFolderManifest(tuple(four)), 5)
+    assert len(held) == 5 and len(train) == 8 and not {r.source for r in train} & {r.source for r in held}
 
 
 @pytest.mark.parametrize("stage", ["image_to_motion", "motion_to_video"])

@@ -259,6 +259,30 @@ def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint(
     assert not list_checkpoints(Path(made.output_dir) / "checkpoints")
 
 
+def test_a_run_that_is_stopped_while_its_loss_is_no_number_keeps_its_last_checkpoint(
+    settings: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = settings("max_steps=8", "checkpoint_every=4", "log_every=4")
+    step = Trainer._accumulate
+
+    def diverges(self: Trainer) -> torch.Tensor:
+        self._stop = self.step == 5  # told to stop in the step after the next, between two logs
+        return step(self) * (float("nan") if self.step >= 4 else 1)
+
+    monkeypatch.setattr(Trainer, "_accumulate", diverges)
+    with pytest.raises(FloatingPointError, match="at step 6; expected finite"):
+        run(made)
+    assert [p.name for p in list_checkpoints(Path(made.output_dir) / "checkpoints")] == ["step-00000004"]
+    assert not (Path(made.output_dir) / "transformer").exists()
+
+
+@pytest.mark.parametrize("change", ["batch_size=2", "seed=7", "objective=v_prediction"])
+def test_a_run_keeps_what_decides_its_samples(settings: Build, change: str) -> None:
+    run(settings("max_steps=1"))
+    with pytest.raises(ValueError, match=f"holds a run with {change.split('=')[0]}.*another output_dir"):
+        run(settings("max_steps=2", change))
+
+
 def test_a_disk_without_space_is_told_before_training(settings: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 1000

@@ -164,8 +164,12 @@ class Work:
     # Shards --------------------------------------------------------------------------------------------------------
 
     def is_packed(self, shard: str) -> bool:
-        """Whether a shard is finished."""
-        return self._part(shard).exists()
+        """Whether a shard is finished. One whose file was removed, because it was damaged, is not."""
+        part = self._part(shard)
+        if not part.exists():
+            return False
+        holds = json.loads(part.read_text(encoding="utf-8"))["rows"]
+        return not holds or (self.out / shard).is_file()
 
     def pack(self, shard: str, clip_ids: Sequence[str]) -> list[str]:
         """Put the finished clips of a shard together; its records are removed.

@@ -137,9 +137,20 @@ class Tagger(nn.Module):
         super().__init__()
         self.encoder = UMT5EncoderModel(
             UMT5Config(
-                vocab_size=vocabulary, d_model=128, d_kv=32, d_ff=256, num_layers=3, num_heads=4, dropout_rate=0.0,
-                relative_attention_num_buckets=32, relative_attention_max_distance=64, pad_token_id=0, eos_token_id=1,
-                is_encoder_decoder=False, use_cache=False, tie_word_embeddings=False,
+                vocab_size=vocabulary,
+                d_model=128,
+                d_kv=32,
+                d_ff=256,
+                num_layers=3,
+                num_heads=4,
+                dropout_rate=0.0,
+                relative_attention_num_buckets=32,
+                relative_attention_max_distance=64,
+                pad_token_id=0,
+                eos_token_id=1,
+                is_encoder_decoder=False,
+                use_cache=False,
+                tie_word_embeddings=False,
             )  # fmt: skip
         )
         self.heads = nn.ModuleDict({name: nn.Linear(128, count) for name, count in self.TAGS.items()})

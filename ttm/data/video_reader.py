@@ -177,7 +177,7 @@ def _windows_with_pyav(
             number, picture = next(decoded)
             kept[number] = _fitted(picture[None], size)[0]
         yield np.stack([kept[number] for number in window])
-        kept = {number: picture for number, picture in kept.items() if number > window[0]}
+        kept = {number: picture for number, picture in kept.items() if number >= window[0]}
 
 
 def _fitted(frames: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttm.data.video_reader import read_video
 from ttm.metrics.scoring import Clip
@@ -147,15 +148,15 @@ def pair(
     return items + [Item(name, None, path) for name, path in references.items() if name not in videos]
 
 
-def read_clip(path: Path, form: Form) -> Clip:
-    """A video in the form that is asked for.
+def read_clip(path: Path, form: Form) -> tuple[Clip, NDArray[np.int64]]:
+    """A video in the form that is asked for, and which of the file's frames these are, int [T].
 
     Raises:
         ValueError: no video, a damaged one, one with too few frames, or of a lower frame rate than asked for.
     """
     if form.fps is None:
         video = read_video(path, num_frames=form.num_frames, size=form.size)
-        return Clip(video.frames, video.fps)
+        return Clip(video.frames, video.fps), np.arange(len(video.frames))
     video = read_video(path, size=form.size)
     if form.fps > video.fps * 1.001:
         raise ValueError(f"{path.name} has {video.fps:.4g} frames a second; expected at least {form.fps:.4g}.")
@@ -164,7 +165,7 @@ def read_clip(path: Path, form: Form) -> Clip:
         raise ValueError(f"{path.name} has {count} frames at {form.fps:.4g} a second; expected {form.num_frames}.")
     times = np.arange(form.num_frames or count) * video.fps / form.fps
     chosen = np.minimum(np.floor(times + 0.5).astype(int), len(video.frames) - 1)
-    return Clip(video.frames[chosen], form.fps)
+    return Clip(video.frames[chosen], form.fps), chosen
 
 
 def _rows(path: Path) -> list[tuple[str, Any]]:

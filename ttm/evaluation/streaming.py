@@ -8,6 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ttm.evaluation.inputs import Form, Item, read_clip
 from ttm.metrics.scoring import Clip, Figure, MeanOverVideos, Metric, Problem, Sample
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -109,25 +112,25 @@ def _batches(read: Iterator[tuple[Sample, Row]], batch_size: int) -> Iterator[li
 
 def _read(item: Item, form: Form) -> tuple[Sample, Row]:
     row = Row(item.name)
-    video = _clip(item.video, form, row, "video")
-    reference = _clip(item.reference, form, row, "reference")
+    video, chosen = _clip(item.video, form, row, "video")
+    reference, _ = _clip(item.reference, form, row, "reference")
     ids = None
     if item.trajectory is not None and video is not None:
-        try:
-            ids = MaskTrajectory.load(item.trajectory).ids[: form.num_frames]
+        try:  # a mask belongs to a frame of the file: at another rate, the masks of the frames that are taken
+            masks = MaskTrajectory.load(item.trajectory).ids
+            ids = masks[chosen[chosen < len(masks)]]
         except (OSError, ValueError) as error:
             row.problems["ids"] = _said(error)
     return Sample(item.name, video, reference, item.prompt, ids), row
 
 
-def _clip(path: Path | None, form: Form, row: Row, side: str) -> Clip | None:
-    if path is None:
-        return None
-    try:
-        return read_clip(path, form)
-    except (OSError, ValueError) as error:
-        row.problems[side] = _said(error)
-        return None
+def _clip(path: Path | None, form: Form, row: Row, side: str) -> tuple[Clip | None, NDArray[np.int64]]:
+    if path is not None:
+        try:
+            return read_clip(path, form)
+        except (OSError, ValueError) as error:
+            row.problems[side] = _said(error)
+    return None, np.arange(0)
 
 
 def _said(error: Exception) -> str:

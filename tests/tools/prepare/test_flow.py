@@ -74,6 +74,14 @@ def test_the_same_command_again_changes_nothing(tmp_path: Path, videos: Path, sm
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")} == times
 
 
+def test_a_shard_that_was_removed_is_made_again(tmp_path: Path, videos: Path, small_clips: ClipSettings) -> None:
+    run(videos, tmp_path / "out", small_clips)
+    before = results(tmp_path / "out")
+    (tmp_path / "out" / "shard-00001.tar").unlink()  # as the error of a damaged one advises
+    assert run(videos, tmp_path / "out", small_clips) == (7, 0)
+    assert results(tmp_path / "out") == before
+
+
 class Killed(BaseException):
     """What nothing catches."""
 
