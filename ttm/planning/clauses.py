@@ -257,9 +257,5 @@ def _bare(mode: Mode) -> Mode:
 
 
 def _finish(verb: str, tail: list[str], adverbs: tuple[str, ...], then: bool, negated: bool = False) -> Predicate:
-    short = shorten_directions(tail)
-    if negated and verb in ("move", "go"):
-        return Predicate("stay", (), adverbs, then)  # "does not move": no word in it that a model could obey wrongly
-    if negated:
-        return Predicate("do", ("not", verb, *short), adverbs, then)
-    return Predicate(verb, tuple(short), adverbs, then, verb not in ("have", "be"))
+    found = Predicate(verb, tuple(shorten_directions(tail)), adverbs, then, verb not in ("have", "be"))
+    return found.negated() if negated else found

@@ -30,6 +30,12 @@ class Predicate:
     then: bool = False
     moves: bool = True
 
+    def negated(self) -> Predicate:
+        """ "does not move" is "stays": no word in it that a model could obey wrongly."""
+        if self.verb in ("move", "go"):
+            return Predicate("stay", (), self.adverbs, self.then)
+        return Predicate("do", ("not", self.verb, *self.tail), self.adverbs, self.then)
+
     def text(self, plural: bool, *, spatial: bool) -> str:
         """In the present tense, for one object or several; without ``spatial``, no word on where it happens."""
         tail = self.tail if spatial else _without_places(self.verb, self.tail)

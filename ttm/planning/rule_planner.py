@@ -94,13 +94,17 @@ class _Scene:
 
     def _add(self, clause: Clause) -> None:
         subjects: list[_Object] = []
+        denied = [action.negated() for action in clause.predicates]  # "no ball moves"
         for phrase in clause.subjects:
-            if not any(word in lexicon.PICTURE_NOUNS for word in phrase.words):
-                subjects += [item for item in self._resolve(phrase, clause) if item not in subjects]
-        for item in subjects:
-            if item not in self.objects:
-                self.objects.append(item)
-            item.actions += clause.predicates
+            if any(word in lexicon.PICTURE_NOUNS | lexicon.NOBODY for word in phrase.words):
+                continue
+            for item in self._resolve(phrase, clause):
+                if item in subjects:
+                    continue
+                subjects.append(item)
+                if item not in self.objects:
+                    self.objects.append(item)
+                item.actions += denied if phrase.determiner == "no" else clause.predicates
         self.latest = subjects or self.latest
 
     def _resolve(self, phrase: NounPhrase, clause: Clause) -> list[_Object]:

@@ -14,6 +14,9 @@ _CONTRACTIONS = (
     (re.compile(r"'re\b"), " are"),
     (re.compile(r"'ll\b"), " will"),
     (re.compile(r"\bi'd\b"), "i would"),
+    (re.compile(r"\bno longer\b"), "never"),
+    (re.compile(r"\bno[ -]one\b"), "nobody"),
+    (re.compile(r"\bneither (?:the |an? )?(.+?) nor (?:the |an? )?"), r"no \1 and no "),
 )
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _SENTENCE_END = re.compile(r"[!?;]+|\n\s*\n|\.(?!\d)")

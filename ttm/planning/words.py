@@ -123,6 +123,7 @@ MODALS = frozenset("will would can could should must may might shall cannot gonn
 SINGULAR_AUXILIARIES = frozenset("is was has does".split())
 PLURAL_AUXILIARIES = frozenset("are were have do".split())
 NEGATIONS = frozenset("not never".split())
+NOBODY = frozenset("nobody nothing none".split())
 
 STATIC_PREPOSITIONS = frozenset(
     """in on at near beside behind under underneath beneath below above between among inside outside within amid
