@@ -146,3 +146,10 @@ def test_only_the_video_autoencoder_asks_for_groups(pipe: Pipeline) -> None:
 def test_another_autoencoder_is_refused() -> None:
     with pytest.raises(ValueError, match="vae is a AutoencoderTiny; expected one of AutoencoderKLWan, "):
         encode_video(AutoencoderTiny(), _frames(1))
+
+
+def test_frames_that_overflowed_are_an_error_and_not_a_black_video(vae: Any) -> None:
+    latents = encode_video(vae, _frames(1))
+    latents[..., 0, 0] = float("nan")
+    with torch.no_grad(), pytest.raises(FloatingPointError, match="NaN or infinity in float32; .*bfloat16 or float32"):
+        decode_latents(vae, latents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -92,6 +93,17 @@ def test_images_of_eight_bits_or_fewer(tmp_path: Path, mode: str) -> None:
         picture.save(tmp_path / "image.png")
         np.testing.assert_array_equal(read_image(tmp_path / "image.png"), expected)
     assert expected.shape == (4, 6, 3)
+
+
+def test_files_that_pil_has_only_opened_are_judged_as_paths_are(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((4, 6, 3), 40000, np.uint16))
+    Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 3 // 4])
+    for name, words in (("deep.png", "more than 8 bits"), ("cut.jpg", "cannot be read .*truncated")):
+        for image in (tmp_path / name, Image.open(tmp_path / name)):
+            with pytest.raises(ValueError, match=words):
+                read_image(image)
 
 
 def test_a_cameras_orientation_is_applied(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_other_schedulers_of_the_library_fit_in(kind: Any, pair: tuple[torch.Ten
     [
         (DDIMScheduler(**V), 1001, "num_inference_steps is 1001; expected at most the 1000 timesteps"),
         (DDIMScheduler(**{**V, "clip_sample": True}), 4, "clip_sample=True.*expected clip_sample=False"),
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), 4, "use_dynamic_shifting=True.*a fixed shift"),
         (DDIMScheduler(**{**V, "prediction_type": "epsilon"}), 4, "zero terminal SNR.*expected 'v_prediction'"),
     ],
 )

@@ -288,3 +288,53 @@ def test_embedded_models_open_by_name(
     opened = Pipeline.from_pretrained("saved")
     _is_ours(opened, pipe)
     assert opened.name_or_path == "saved"
+
+
+def test_a_hub_id_opens_in_a_fresh_process(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    """From a cache in the Hub's layout, as ``hf download`` leaves it; nothing is asked of a network."""
+    home = tmp_path / "hub" / "models--someone--tiny"
+    (home / "snapshots").mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+    folder.rename(home / "snapshots" / ("a" * 40))
+    code = "from ttm import Pipeline; p = Pipeline.from_pretrained('someone/tiny'); print(type(p.transformer).__name__)"
+    variables = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [type(pipe.transformer).__name__]
+
+
+def test_an_argument_that_nothing_knows_is_told(folder: Path) -> None:
+    with pytest.raises(ValueError, match="has no argument 'num_frame'; did you mean 'num_frames'"):
+        Pipeline.from_pretrained(folder, num_frame=9)
+
+
+def test_a_module_that_is_not_there_is_told(folder: Path) -> None:
+    _index(folder, lambda values: values.update(transformer=["ttm.models.no_such", "Transformer"]))
+    with pytest.raises(ValueError, match="names the module 'ttm.models.no_such', which this version does not have"):
+        Pipeline.from_pretrained(folder)
+
+
+def test_a_segmenter_that_is_assigned_later_is_saved(pipe: Pipeline, make_pipeline: Make, tmp_path: Path) -> None:
+    without = make_pipeline("wan")
+    without.segmenter = None
+    without.save_pretrained(tmp_path / "without")
+    opened = Pipeline.from_pretrained(tmp_path / "without", segmenter=None)
+    opened.segmenter = Segmenter.from_pretrained(embedded.EMBEDDED / "ttm-tiny" / "segmenter")
+    opened.save_pretrained(tmp_path / "with")
+    assert isinstance(Pipeline.from_pretrained(tmp_path / "with").segmenter, Segmenter)
+
+
+@pytest.mark.parametrize("first", ["20KB", None])
+def test_weights_of_an_earlier_save_do_not_stay_in_force(pipe: Pipeline, tmp_path: Path, first: str | None) -> None:
+    """Many files, then one, and the reverse; a variant beside them stays."""
+    pipe.save_pretrained(tmp_path / "kept", variant="fp16")
+    pipe.save_pretrained(tmp_path / "kept", max_shard_size=first)
+    parts = len(list((tmp_path / "kept/transformer").glob("*.safetensors")))
+    with torch.no_grad():
+        for module in (pipe.transformer, pipe.text_encoder):
+            next(module.parameters()).add_(1)
+    pipe.save_pretrained(tmp_path / "kept", max_shard_size=None if first else "20KB")
+    assert len(list((tmp_path / "kept/transformer").glob("*.safetensors"))) != parts
+    _is_ours(Pipeline.from_pretrained(tmp_path / "kept"), pipe)
+    assert (tmp_path / "kept/transformer/diffusion_pytorch_model.fp16.safetensors").is_file()

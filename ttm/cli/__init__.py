@@ -55,7 +55,7 @@ def _report(error: Exception, arguments: Namespace) -> int:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, (CommandError, ValueError)):
+    if isinstance(error, (CommandError, ValueError, FloatingPointError)):
         return text
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else text

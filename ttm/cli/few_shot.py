@@ -32,6 +32,7 @@ def run(arguments: Namespace) -> int:
         raise CommandError(f"{arguments.few_shot} holds no {NAMES[0]}; {expected}.")
     trajectory = read_trajectory(arguments.trajectory)
     picture = None if image is None else read_image(image)
+    shown = digest(image)  # now: by the end the file may be another, or gone
     with Progress() as progress:
         with progress.stage("load", "loading the model"):
             pipe = load_few_shot(arguments.few_shot, arguments.device, arguments.dtype)
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> int:
         begin = time.perf_counter()
         out = _make(pipe, prompt, trajectory, picture, options, arguments.seed, progress)
         progress.seconds["few_shot"] = round(time.perf_counter() - begin, 3)
-        write_outputs(folder, out, _record(pipe, arguments, image, options, progress.seconds))
+        write_outputs(folder, out, _record(pipe, arguments, image, shown, options, progress.seconds))
     print(folder / "video.mp4")
     return 0
 
@@ -134,8 +135,9 @@ def _plan(prompt: str, trajectory: MaskTrajectory) -> PromptPlan:
 
 
 def _record(
-    pipe: Any, arguments: Namespace, image: str | None, options: dict[str, Any], seconds: dict[str, float]
-) -> dict[str, Any]:
+    pipe: Any, arguments: Namespace, image: str | None, shown: str | None, options: dict[str, Any],
+    seconds: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
     """What run.json holds: enough to make the same video again."""
     names = ("num_inference_steps", "guidance_scale", "image_guidance_scale")
     resolved = {name: pipe.config[name] if options[name] is None else options[name] for name in names}
@@ -144,7 +146,7 @@ def _record(
         "few_shot": arguments.few_shot,
         "seed": arguments.seed,
         "inputs": {"trajectory": arguments.trajectory} | ({} if image is None else {"image": image}),
-        "image_sha256": digest(image),
+        "image_sha256": shown,
         "sampling": {**resolved, **others},
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),

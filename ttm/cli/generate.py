@@ -111,15 +111,16 @@ def run(arguments: Namespace) -> int:
         "plan": arguments.plan,
         "planner": inputs.language_model,
     }
+    shown = digest(arguments.image)  # now: by the end the file may be another, or gone
     with Progress() as progress:
         with progress.stage("load", "loading the model"):
             pipe = load_pipeline(arguments.model, arguments.device, arguments.dtype)
         if arguments.preview:
             made = preview.draw(pipe, inputs, sampling, arguments.preview, progress)
-            preview.write(folder, made, run_record(pipe, arguments.model, sampling, progress.seconds, told))
+            preview.write(folder, made, run_record(pipe, arguments.model, sampling, progress.seconds, told, shown))
         else:
             out = make_video(pipe, inputs, sampling, progress)
-            write_outputs(folder, out, run_record(pipe, arguments.model, sampling, progress.seconds, told))
+            write_outputs(folder, out, run_record(pipe, arguments.model, sampling, progress.seconds, told, shown))
     if arguments.preview:
         print(preview.closing_words(folder, sampling.seed, arguments.preview))
     else:
@@ -206,7 +207,12 @@ def chosen_device(device: str | None) -> str:
 
 
 def run_record(
-    pipe: Pipeline, model: str, sampling: Sampling, seconds: dict[str, float], told: dict[str, Any]
+    pipe: Pipeline,
+    model: str,
+    sampling: Sampling,
+    seconds: dict[str, float],
+    told: dict[str, Any],
+    image_sha256: str | None,
 ) -> dict[str, Any]:
     """What run.json holds: enough to make the same video again, and how long each stage took."""
     config = pipe.config
@@ -220,7 +226,7 @@ def run_record(
         "model": model,
         "seed": sampling.seed,
         "inputs": {name: value for name, value in told.items() if value is not None},
-        "image_sha256": digest(told.get("image")),
+        "image_sha256": image_sha256,
         "negative_prompt": sampling.negative_prompt,
         "sampling": resolved,
         "device": str(pipe.device),
@@ -275,12 +281,12 @@ def _read(arguments: Namespace) -> Inputs:
             f"PROMPT and {arguments.plan} say different things; leave out PROMPT, for the plan holds one.",
             EXIT_USAGE,
         )
-    asked = None
-    if plan is None:  # first of all: a sentence that names nothing should not wait for the weights
-        plan, asked = make_plan(arguments)
     trajectory = read_trajectory(arguments.trajectory) if arguments.trajectory else None
     image = read_image(arguments.image)
     masks = read_masks(arguments.mask, (image.shape[1], image.shape[0])) if arguments.mask else None
+    asked = None
+    if plan is None:  # before the weights, that a sentence may name nothing; after the files, for a model may plan
+        plan, asked = make_plan(arguments)
     return Inputs(image, arguments.prompt, plan, masks, trajectory, asked)
 
 

@@ -16,6 +16,8 @@ def run(arguments: Namespace) -> int:
     path = Path(arguments.output) if arguments.output else None
     if path is not None and path.exists() and not arguments.overwrite:
         raise CommandError(f"{path} is there already; give another -o, or --overwrite to replace it.")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise CommandError(f"{path.absolute().parent} is no folder; expected one to write {path.name} in.")
     plan, _ = make_plan(arguments)
     if path is not None:
         plan.save(path)

@@ -134,6 +134,10 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
 
     Returns:
         float32 [B, 3, T, H, W] in -1..1.
+
+    Raises:
+        FloatingPointError: a frame is not finite, as when half precision overflows in the autoencoder or before it;
+            as pixels it would be black.
     """
     form = LatentFormat.of(vae)
     mean, std = _statistics(form, latents)
@@ -143,7 +147,13 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
         sample: Tensor = vae.decode(part.to(vae.dtype)).sample
         return sample.float()
 
-    return (_image_by_image(decode, latents) if form.image_by_image else decode(latents)).clamp(-1, 1)
+    video = _image_by_image(decode, latents) if form.image_by_image else decode(latents)
+    if not torch.isfinite(video).all():
+        raise FloatingPointError(
+            f"The autoencoder's frames hold NaN or infinity in {str(vae.dtype).removeprefix('torch.')}; expected finite"
+            " numbers: take bfloat16 or float32."
+        )
+    return video.clamp(-1, 1)
 
 
 def _image_by_image(code: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:

@@ -79,23 +79,29 @@ def _open_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise ValueError(f"image {name!r} is no file; expected the path of an image, a PIL image, or an array.")
     try:
         with Image.open(name) as opened:
-            # PIL reads 16-bit colour as 8 bits without a word; its decoder's raw mode tells.
-            raw_modes = [str(tile[3]) for tile in opened.tile]
-            if any(re.search(r"(L|A|RGB|RGBX|CMYK);16", mode) for mode in raw_modes):
-                raise ValueError(_too_deep(f"image {name!r}", raw_modes[0]))
             return _from_pil(opened, f"image {name!r}")
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"image {name!r} is in no image format that can be read; expected PNG, JPEG, …") from error
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {name!r} cannot be read ({error}); expected a whole PNG, JPEG, …") from error
+        raise ValueError(_unreadable(f"image {name!r}", error)) from error
 
 
 def _from_pil(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.mode.startswith(_DEEP_MODES):
-        raise ValueError(_too_deep(name, image.mode))
+    # PIL reads 16-bit colour as 8 bits without a word; its decoder's raw mode tells, as long as nothing is decoded.
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    deep = [mode for mode in raw_modes if re.search(r"(L|A|RGB|RGBX|CMYK);16", mode)]
+    if deep or image.mode.startswith(_DEEP_MODES):
+        raise ValueError(_too_deep(name, (*deep, image.mode)[0]))
     if 0 in image.size:
         raise ValueError(f"{name} has size {image.width} x {image.height}; expected at least one pixel.")
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    try:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, EOFError) as error:  # a file that PIL has only opened so far
+        raise ValueError(_unreadable(name, error)) from error
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    return f"{name} cannot be read ({error}); expected a whole PNG, JPEG, …"
 
 
 def _too_deep(name: str, mode: str) -> str:

@@ -44,10 +44,15 @@ class Sampler:
             ValueError: a name of noise levels that is unknown, more steps than the scheduler has timesteps, or a
                 scheduler whose settings spoil latents.
         """
+        config, kind = self.scheduler.config, type(self.scheduler).__name__
         if self.flow_matching:
             sigma_schedule(self.sigmas, num_inference_steps)
+            if config.get("use_dynamic_shifting"):
+                raise ValueError(
+                    f"The {kind} has use_dynamic_shifting=True, a shift for each size that only its own pipeline knows;"
+                    " expected use_dynamic_shifting=False and a fixed shift."
+                )
             return
-        config, kind = self.scheduler.config, type(self.scheduler).__name__
         if num_inference_steps > config.num_train_timesteps:
             raise ValueError(
                 f"num_inference_steps is {num_inference_steps}; expected at most the {config.num_train_timesteps}"

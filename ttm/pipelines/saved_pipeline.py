@@ -6,7 +6,9 @@ import difflib
 import inspect
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,18 @@ CUSTOM_PIPELINE = "pipeline"
 
 # Named torch_dtype in older releases of diffusers, which ignore "dtype".
 _DTYPE_ARGUMENT = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
+
+_LOADING = {
+    "cache_dir", "custom_pipeline", "custom_revision", "device_map", "disable_mmap", "dtype", "force_download",
+    "load_connected_pipeline", "local_files_only", "low_cpu_mem_usage", "max_memory", "offload_folder",
+    "offload_state_dict", "output_loading_info", "proxies", "quantization_config", "revision", "subfolder", "token",
+    "torch_dtype", "trust_remote_code", "use_flashpack", "use_onnx", "use_safetensors", "variant",
+}  # fmt: skip
+"""What ``DiffusionPipeline.from_pretrained`` takes beside components and settings."""
+
+_PART = r"(?:-\d{5}-of-\d{5})?"
+_WEIGHTS = re.compile(rf"[^.]+?{_PART}(?:\.(?P<of>\w+))?{_PART}\.safetensors(?:\.index(?:\.(?P<of_index>\w+))?\.json)?")
+"""A file of weights, or the index of several; its groups are the variant ("fp16")."""
 
 _CUSTOM_PIPELINE_TEXT = '''"""Opens this folder with diffusers alone; needs the package `through-the-mask`.
 
@@ -63,6 +77,7 @@ class SavedPipeline(DiffusionPipeline):
                 setting.
         """
         name = os.fspath(pretrained_model_name_or_path)
+        _check_arguments(cls, kwargs)
         if not {"dtype", "torch_dtype"} & set(kwargs):
             kwargs[_DTYPE_ARGUMENT] = torch.float32
         kwargs.setdefault("use_safetensors", True)
@@ -76,6 +91,15 @@ class SavedPipeline(DiffusionPipeline):
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # diffusers leaves an optional component that began as None out of the settings, and so out of every save.
+        kept = self.__dict__.get("_internal_dict", {}).get(name)
+        began_as_none = isinstance(kept, (list, tuple)) and not any(kept)
+        if value is not None and name in type(self)._optional_components and began_as_none:
+            self.register_modules(**{name: value})
+        else:
+            super().__setattr__(name, value)
+
     @classmethod
     def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, Any]:
         # The saved class name has the form [file, class], by which plain diffusers finds pipeline.py. Here
@@ -84,6 +108,9 @@ class SavedPipeline(DiffusionPipeline):
         values: dict[str, Any] = super()._dict_from_json_file(json_file)
         if isinstance(values.get("_class_name"), list):
             values["_class_name"] = values["_class_name"][-1]
+        for value in values.values():
+            if isinstance(value, list) and value and isinstance(value[0], str) and value[0].startswith("ttm."):
+                _import_home(value[0])  # of a folder, and of what a Hub id names
         return values
 
     def save_pretrained(
@@ -108,7 +135,7 @@ class SavedPipeline(DiffusionPipeline):
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as beside:
             super().save_pretrained(beside, variant=variant, max_shard_size=max_shard_size)
             complete_folder(Path(beside), type(self))
-            _move_in(Path(beside), target)
+            _move_in(Path(beside), target, variant)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), variant=variant, **kwargs)
 
@@ -143,10 +170,21 @@ def complete_folder(folder: Path, cls: type[Any]) -> None:
             path.write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _move_in(source: Path, target: Path) -> None:
-    """Move every file of a tree to its place in another on the same disk, the index last."""
+def _move_in(source: Path, target: Path, variant: str | None) -> None:
+    """Move every file of a tree to its place in another on the same disk, the index last.
+
+    Weights of an earlier save that the new one has no file for are removed before the index comes: of a component that
+    was in several files and now is in one, or the reverse, the libraries would open the old ones.
+    """
     files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == INDEX)
+    new = {path.relative_to(source) for path in files}
     for path in files:
+        if path.name == INDEX:
+            for folder in {place.parent for place in new if _WEIGHTS.fullmatch(place.name)}:
+                for old in (target / folder).iterdir():
+                    found = _WEIGHTS.fullmatch(old.name)
+                    if found and (found["of"] or found["of_index"]) == variant and folder / old.name not in new:
+                        old.unlink()
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, place)
@@ -187,14 +225,29 @@ def _check_folder(folder: Path, cls: type[DiffusionPipeline], passed: set[str]) 
             raise ValueError(f"{index} has the unknown key {key!r}; {hint}")
     for name, value in values.items():
         if isinstance(value, list) and len(value) == 2 and value[0] and name not in passed | {"_class_name"}:
-            _check_component(folder / name, value[0])
+            _check_component(folder / name)
 
 
-def _check_component(folder: Path, library: str) -> None:
+def _check_arguments(cls: type[DiffusionPipeline], given: Iterable[str]) -> None:
+    """diffusers only logs what it does not know, and goes on without: a misspelt setting would be lost."""
+    known = {name for name in inspect.signature(cls.__init__).parameters if name != "self"} | _LOADING
+    for name in given:
+        if name not in known and not name.startswith("_"):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(sorted(known))}."
+            raise ValueError(f"from_pretrained has no argument {name!r}; {hint}")
+
+
+def _import_home(library: str) -> None:
+    """Import the module of a component's class: diffusers looks classes up only in those that are there already."""
+    try:
+        import_module(library)
+    except ImportError as error:
+        raise ValueError(f"{INDEX} names the module {library!r}, which this version does not have.") from error
+
+
+def _check_component(folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing; expected the folder of the component {folder.name!r}.")
-    if library.split(".")[0] == "ttm":
-        # diffusers looks a class up only in modules that are imported already.
-        import_module(library)
     for path in sorted(folder.rglob("*.safetensors")):
         read_header(path)
