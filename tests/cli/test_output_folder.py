@@ -75,6 +75,12 @@ def test_check_output_refuses_to_overwrite(tmp_path: Path) -> None:
         check_output(tmp_path, NAMES, overwrite=False)
 
 
+def test_check_output_refuses_a_folder_for_a_file(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").mkdir()
+    with pytest.raises(CommandError, match="b.txt is a folder; expected a file to replace"):
+        check_output(tmp_path, ["a.txt", "b.txt"], overwrite=True)
+
+
 def test_check_output_refuses_a_file_for_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(CommandError, match="is a file; expected a folder"):

@@ -29,13 +29,16 @@ def check_output(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         overwrite: whether such files may be replaced.
 
     Raises:
-        CommandError: an output is there already, the path is no folder or read-only, or the disk is full.
+        CommandError: an output is there already or is a folder, the path is no folder or read-only, or the disk is
+            full.
     """
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"{folder} is a file; expected a folder, or a path where none is yet.")
     there = sorted(name for name in names if (folder / name).exists())
     if there and not overwrite:
         raise CommandError(f"{folder} holds {', '.join(there)} already; give another -o, or --overwrite to replace.")
+    if folders := [name for name in there if (folder / name).is_dir()]:
+        raise CommandError(f"{folder / folders[0]} is a folder; expected a file to replace. Give another -o.")
     ground = _existing(folder)
     if not ground.is_dir():
         raise CommandError(f"{ground} is a file; {folder} can't be made inside it.")
