@@ -100,6 +100,9 @@ def test_objects_of_a_video_keep_the_order_of_the_command_line(
     class Seen:
         """Says where it was asked to look; follows nothing."""
 
+        def to(self, device: str) -> None:
+            assert device == "cpu"
+
         def segment(self, image: np.ndarray, phrases: list[str]) -> np.ndarray:
             asked.extend(phrases)
             return np.tri(*image.shape[:2], dtype=np.uint8)
@@ -134,6 +137,16 @@ def test_preview_over_a_video(run: Run, moves: Path, tmp_path: Path) -> None:
     assert frames[0][7, 3, 0] > 150 > frames[0][7, 3, 2]
     assert Image.open(tmp_path / "look" / "preview.png").width > 400
     assert run("preview", moves, "-o", tmp_path / "look") == 1  # there already
+
+
+def test_preview_lays_masks_over_the_frames_of_their_times(run: Run, moves: Path, tmp_path: Path) -> None:
+    fps = MaskTrajectory.load(moves).fps
+    grey = np.repeat(np.arange(20, dtype=np.uint8) * 12, 24 * 32 * 3).reshape(20, 24, 32, 3)
+    write_video(tmp_path / "clip.mp4", grey, 3 * fps)
+    assert run("preview", moves, "-o", tmp_path / "look", "--video", tmp_path / "clip.mp4") == 0
+    with av.open(str(tmp_path / "look" / "preview.mp4")) as video:
+        shown = [int(frame.to_ndarray(format="rgb24")[22, 30, 0]) for frame in video.decode(video=0)]
+    np.testing.assert_allclose(shown, np.arange(len(shown)) * 36, atol=14)  # every third frame of the video
 
 
 WRONG = {

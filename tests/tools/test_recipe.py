@@ -32,6 +32,14 @@ def test_every_step_is_a_command_that_its_program_accepts(
             assert all(flag in known for flag in arguments if flag.startswith("--")), f"{module} {arguments}"
 
 
+def test_going_on_never_takes_up_a_run_from_nothing() -> None:
+    def folders(go_on: bool) -> set[str]:
+        words = [word.removeprefix("output_dir=") for command in steps(1.0, go_on).values() for word in command]
+        return {word for word in words if word.startswith("runs/")}
+
+    assert folders(True) and not folders(True) & folders(False)
+
+
 def test_going_on_keeps_the_latents_and_the_text_that_both_stages_live_on() -> None:
     commands = steps(1.0, go_on=True)
     assert "text_encoder" not in commands

@@ -3,7 +3,7 @@
     python -m tools.ttm_tiny                      # all of it; started again, it goes on where it stopped
     python -m tools.ttm_tiny --only vae,stage_1   # some of it
     python -m tools.ttm_tiny --go-on              # from the embedded weights on, not from nothing
-    python -m tools.ttm_tiny --scale 0.1          # a tenth of the minutes each: a rehearsal
+    python -m tools.ttm_tiny --scale 0.1          # a tenth of the minutes each: a rehearsal, weights too
 
 Each step is a program of its own that resumes by itself. The autoencoder, the text encoder and the segmenter have a
 budget of minutes over all their starts, and return at once when it is spent; the stages have a number of steps (minutes
@@ -42,15 +42,18 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         start = [f"host.init_from={EMBEDDED}"] if go_on else []
         return ["stages.train", *STAGE_SETTINGS, *own, *start, f"time_limit_minutes={count * scale:g}"]
 
-    decoder = ("--decoder-of", f"{EMBEDDED}/vae", "--run", "runs/ttm-tiny/decoder") if go_on else ()
+    # Folders of their own: a run from nothing that is spent must not take the place of weights to go on from.
+    runs = "runs/ttm-tiny/more" if go_on else "runs/ttm-tiny"
+    decoder = ("--decoder-of", f"{EMBEDDED}/vae") if go_on else ()
     segmenter = ("--start", f"{EMBEDDED}/segmenter") if go_on else ()
-    transformers = {"motion-transformer": "runs/ttm-tiny/stage_1", "transformer": "runs/ttm-tiny/stage_2"}
+    clip = ("--clip", f"{runs}/clip/clip.safetensors")
+    transformers = {"motion-transformer": f"{runs}/stage_1", "transformer": f"{runs}/stage_2"}
     told = [part for name, run in transformers.items() for part in (f"--{name}", f"{run}/transformer")]
     commands = {
-        "vae": ["tools.ttm_tiny.train_autoencoder", *minutes(30), *decoder],
+        "vae": ["tools.ttm_tiny.train_autoencoder", *minutes(30), "--run", f"{runs}/vae", *decoder],
         "text_encoder": ["tools.ttm_tiny.train_text_encoder", *minutes(5)],
-        "clip": ["tools.ttm_tiny.train_clip", *minutes(40), *segmenter],
-        "sam2": ["tools.ttm_tiny.train_segmenter", *minutes(80), *segmenter],
+        "clip": ["tools.ttm_tiny.train_clip", *minutes(40), "--run", f"{runs}/clip", *segmenter],
+        "sam2": ["tools.ttm_tiny.train_segmenter", *minutes(80), "--run", f"{runs}/sam2", *clip, *segmenter],
         "cache": ["stages.cache", *WORLD],
         "stage_1": stage("image_to_motion", transformers["motion-transformer"], 60, 8000),
         "stage_2": stage("motion_to_video", transformers["transformer"], 120, 16000),

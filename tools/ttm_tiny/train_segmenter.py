@@ -275,12 +275,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60, help="training time in all, over all starts")
     parser.add_argument("--run", type=Path, default=Path("runs/ttm-tiny/sam2"), help="folder of the checkpoints")
-    parser.add_argument("--clip", type=Path, default=Path("runs/ttm-tiny/clip/clip.safetensors"))
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        default=Path("runs/ttm-tiny/clip/clip.safetensors"),
+        help="weights of train_clip; where there are none, the CLIP of --start stays",
+    )
     parser.add_argument("--start", type=Path, help="segmenter whose SAM2 a new run starts from")
     parser.add_argument("--output", type=Path, default=Path("ttm/pretrained/ttm-tiny/segmenter"))
     arguments = parser.parse_args()
+    if arguments.clip.is_file():
+        clip = load_file(arguments.clip)
+    elif arguments.start is not None:
+        clip = Segmenter.from_pretrained(arguments.start).clip.state_dict()
+    else:
+        parser.error(f"{arguments.clip} is not there; expected the weights of train_clip, or --start with a segmenter")
     run = train(arguments.run, arguments.minutes, arguments.start)
-    segmenter = assemble(run.average, load_file(arguments.clip))
+    segmenter = assemble(run.average, clip)
     store(segmenter, arguments.output)
     print(json.dumps(evaluate(Segmenter.from_pretrained(arguments.output), "test"), indent=2))
 

@@ -3,7 +3,7 @@
     python -m tools.ttm_tiny_unet                       # all of it; started again, it goes on where it stopped
     python -m tools.ttm_tiny_unet --only vae,unet       # some of it
     python -m tools.ttm_tiny_unet --go-on               # from the embedded weights on, not from nothing
-    python -m tools.ttm_tiny_unet --scale 0.1           # a tenth of the minutes each: a rehearsal
+    python -m tools.ttm_tiny_unet --scale 0.1           # a tenth of the minutes each: a rehearsal, of the weights too
 
 Each step is a program of its own that resumes by itself; its budget of minutes, for one quiet core, counts over all
 its starts. A component is made from those before it: autoencoder, text encoder, encoded scenes, U-Net and motion

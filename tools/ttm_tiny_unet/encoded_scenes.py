@@ -24,6 +24,7 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stages.cache import parse_worker
+from stages.host import encoder_digest
 from tools.ttm_tiny_unet.train_autoencoder import to_pictures
 from tools.ttm_tiny_unet.train_text_encoder import caption
 from ttm.atomic_write import written_beside
@@ -81,7 +82,7 @@ def encode_scene(vae: AutoencoderKL, scene: SyntheticScene) -> dict[str, Tensor]
 def encode(
     vae: AutoencoderKL, world: SyntheticWorld, folder: Path, scenes: int, worker: tuple[int, int] = (0, 1)
 ) -> None:
-    """Encode the first ``scenes`` scenes; those already in the folder are left as they are.
+    """Encode the first ``scenes`` scenes; files of this autoencoder that hold all of theirs are left as they are.
 
     Args:
         vae: encodes the frames.
@@ -91,9 +92,10 @@ def encode(
         worker: (rank, count): this process writes every ``count``-th file, from ``rank`` on.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    encoder = encoder_digest(vae)
     for first in range(0, scenes, SCENES_A_FILE)[worker[0] :: worker[1]]:
         path = folder / f"{first:06d}.safetensors"
-        if path.exists():
+        if _holds(path, encoder, min(SCENES_A_FILE, scenes - first)):
             continue
         drawn = [world[index] for index in range(first, min(first + SCENES_A_FILE, scenes))]
         encoded = [encode_scene(vae, scene) for scene in drawn]
@@ -104,8 +106,16 @@ def encode(
         }
         stacked = {name: torch.stack([item[name] for item in encoded]) for name in encoded[0]}
         with written_beside(path) as beside:
-            save_file(stacked, beside, metadata={"texts": json.dumps(texts)})
+            save_file(stacked, beside, metadata={"texts": json.dumps(texts), "encoder": encoder})
         print(f"{first + len(drawn)} of {scenes} scenes", flush=True)
+
+
+def _holds(path: Path, encoder: str, scenes: int) -> bool:
+    """Whether a file is there, of this autoencoder, with so many scenes: a rehearsal's is neither."""
+    if not path.exists():
+        return False
+    with safe_open(path, framework="pt") as opened:
+        return opened.metadata().get("encoder") == encoder and opened.get_slice("latents").get_shape()[0] >= scenes
 
 
 def load(folder: Path) -> EncodedScenes:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttm.cli.errors import EXIT_USAGE, CommandError
-from ttm.cli.generate import load_pipeline
+from ttm.cli.generate import chosen_device, load_pipeline
 from ttm.cli.inputs import read_image, read_masks, read_trajectory
 from ttm.cli.output_folder import check_output, written_whole
 from ttm.cli.progress import Progress
@@ -55,11 +55,13 @@ def extract(arguments: Namespace) -> int:
     if not 1 <= len(wanted) <= MAX_OBJECTS:
         expected = f"expected 1 to {MAX_OBJECTS} of --phrase, --box and --point"
         raise CommandError(f"{len(wanted)} objects are asked for; {expected}.", EXIT_USAGE)
+    place = chosen_device(arguments.device)
     with Progress() as progress:
         with progress.stage("load", "loading the model"):
-            segmenter = load_pipeline(arguments.model, arguments.device).segmenter
+            segmenter = load_pipeline(arguments.model, "cpu").segmenter  # the rest of it stays there
         if segmenter is None:
             raise CommandError(f"{arguments.model} has no segmenter; expected a model that can follow objects.")
+        segmenter.to(place)
         with progress.stage("follow", "following the objects"):
             from ttm.segmentation.extraction import extract_trajectory
 
@@ -133,7 +135,8 @@ def _background(trajectory: MaskTrajectory, arguments: Namespace) -> NDArray[np.
     if arguments.video:
         from ttm.data.video_reader import read_video
 
-        return read_video(arguments.video, trajectory.num_frames, size=(trajectory.height, trajectory.width)).frames
+        size = (trajectory.height, trajectory.width)
+        return read_video(arguments.video, trajectory.num_frames, size=size, fps=trajectory.fps).frames
     if arguments.image:
         image = read_image(arguments.image)
         from ttm.pipelines.inputs import fit_image

@@ -118,7 +118,11 @@ def _add_preview(actions: argparse._SubParsersAction) -> argparse.ArgumentParser
     page.add_argument("-o", "--output", metavar="OUT", required=True, help="the folder to write")
     behind = page.add_mutually_exclusive_group()
     behind.add_argument("--image", metavar="FILE", help="the picture that it is to move, cut to its size")
-    behind.add_argument("--video", metavar="FILE", help="a video to lay it over: its first frames, cut to its size")
+    behind.add_argument(
+        "--video",
+        metavar="FILE",
+        help="a video to lay it over, from its beginning, frames nearest in time, cut to its size",
+    )
     return page
 
 

@@ -10,6 +10,7 @@ resized. Frames are never invented: a source with fewer frames a second than ask
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,15 @@ class ResampledVideo:
     source_fps: float
 
 
-def resample_video(path: str | Path, fps: float, size: tuple[int, int]) -> ResampledVideo:
+def resample_video(
+    path: str | Path, fps: float, size: tuple[int, int], choose: Callable[[int], NDArray[np.int64]] | None = None
+) -> ResampledVideo:
     """Read a whole video at ``fps`` frames a second and (height, width) ``size``; see the rule above.
 
     Only the frames that are kept lie in memory, at their final size.
+
+    Args:
+        choose: given how many frames there are at that rate, which of them to keep; None = all.
 
     Raises:
         FileNotFoundError: no such file.
@@ -61,11 +67,12 @@ def resample_video(path: str | Path, fps: float, size: tuple[int, int]) -> Resam
     _, source_fps = timeline.at_rate()
     _check_rate(path, source_fps, fps)
     sources = _nearest_sources(timeline, source_fps, fps)
-    found: dict[int, NDArray[np.uint8]] = {}
+    if choose is not None:
+        sources = sources[choose(len(sources))]
+    frames = np.empty((len(sources), *size, 3), np.uint8)
     for number, picture in decode_frames(path, timeline, sources.tolist()):
         source_size = (picture.shape[0], picture.shape[1])
-        found[number] = fit_frame(picture, size)
-    frames = np.stack([found[number] for number in sources.tolist()])
+        frames[sources == number] = fit_frame(picture, size)
     return ResampledVideo(frames, sources, timeline.num_frames, source_size, source_fps)
 
 

@@ -3,7 +3,8 @@ state.
 
 Importing ``sam2`` initialises hydra globally: a later ``@hydra.main`` then raises, and inside one ``compose``
 cannot find sam2's configs. So sam2 is imported late, its configs are read as plain YAML, and the state is
-cleared if it was sam2 that set it.
+cleared if it was sam2 that set it. Who calls sam2's own ``build_sam2`` in the same process imports sam2 first, or
+calls ``hydra.initialize_config_module("sam2", version_base="1.2")``.
 """
 
 from __future__ import annotations
