@@ -82,7 +82,12 @@ def test_what_one_run_writes_another_takes(ttm: Run, picture: str, prompt: str, 
     by_trajectory = ("--trajectory", first / "trajectory.npz", "--overwrite")
     assert ttm("generate", picture, prompt, *by_trajectory, "-o", again) == 0
     assert len(pipe.segmenter.seen) == looks
-    np.testing.assert_array_equal(_frames(again / "video.mp4"), _frames(first / "video.mp4"))
+    assert ttm("generate", picture, prompt, *by_trajectory, "--seed", 1, "-o", tmp_path / "other") == 0
+    # A product of matrices may end in another last bit by where they lie in memory (seen once in a hundred runs), and
+    # the video's encoder makes levels of that; another seed makes another video.
+    video, same, other = (_frames(out / "video.mp4").astype(int) for out in (first, again, tmp_path / "other"))
+    assert abs(same - video).mean() < 0.5 < 2 < abs(other - video).mean()
+    assert MaskTrajectory.load(again / "trajectory.npz") == MaskTrajectory.load(first / "trajectory.npz")
 
 
 def test_nothing_is_overwritten_unasked(
