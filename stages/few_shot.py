@@ -31,11 +31,11 @@ from typing import Any
 
 import torch
 
-from stages.few_shot_run import expect_same_run
 from stages.few_shot_task import FewShot, NamedSegmenter
 from stages.memory import prepare_model, prepare_vae
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
+from stages.same_run import expect_same_clips
 from stages.settings import Settings
 from stages.settings_check import check_settings
 from stages.settings_loading import load_settings
@@ -88,7 +88,7 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     _check_low_rank(settings, unet)
     if clips is None:
         clips = _read_clips(settings, accelerator.device)
-    expect_same_run(settings, base, clips)
+    expect_same_clips(settings, base, clips)
     task = _build_task(settings, parts, clips, accelerator.device)
     del parts
     prepare_model(unet, settings)

@@ -36,6 +36,7 @@ from stages.draws import dropped, noise_like
 from stages.objectives import Objective, weighted_error
 from stages.optimization import EMA, build_optimizer, learning_rate
 from stages.processes import AllOf
+from stages.same_run import expect_same_settings
 from stages.settings import Settings
 from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
 from stages.task import Task
@@ -44,13 +45,6 @@ from stages.validation import Drawn, mean_scores
 from stages.whole_files import prepare_output, remove_leftovers
 
 Sampler = Callable[[nn.Module, int, int], dict[int, Drawn]]
-
-
-SAME = (
-    "stage.name", "objective.name", "objective.beta_schedule", "objective.beta_start", "objective.beta_end",
-    "motion.name", "seed", "batch_size", "data.name", "data.size", "data.num_frames",
-)  # fmt: skip
-"""Settings that a run keeps from its first step to its last."""
 
 
 @dataclass(frozen=True)
@@ -204,27 +198,13 @@ class Trainer:
                 f"{self.folder} holds a run of another model ({len(differing)} tensors differ, {differing[0]!r} first);"
                 " expected the same stage and host settings, or another output_dir."
             )
-        self._expect_same_samples(checkpoint.state.get("settings", {}))
+        expect_same_settings(self.folder, checkpoint.state.get("settings", {}), self.settings)
         with torch.no_grad():
             for name, parameter in own.items():
                 local(parameter).copy_(checkpoint.model.own(name, parameter))
                 local(self.ema.average[name]).copy_(checkpoint.ema.own(name, parameter))
         load_optimizer_tensors(self.optimizer, self.named, checkpoint.optimizer)
         return int(checkpoint.state["step"])
-
-    def _expect_same_samples(self, begun_with: dict[str, Any]) -> None:
-        """What decides which samples a step sees, and what is learnt of them, is what the run was begun with.
-
-        Raises:
-            ValueError: it is not; says which setting.
-        """
-        now = asdict(self.settings)
-        for path in SAME:
-            known, asked = (_setting(values, path) for values in (begun_with, now))
-            if known is not None and known != asked:
-                raise ValueError(
-                    f"{self.folder} holds a run with {path}={known}; expected that, not {asked}, or another output_dir."
-                )
 
     def _save(self) -> None:
         state = {
@@ -350,11 +330,3 @@ def _divide(settings: Settings, processes: int) -> tuple[int, int]:
             f"micro_batch_size is {micro}; expected a divisor of the {per_process} clips that each process has."
         )
     return per_process, micro
-
-
-def _setting(values: dict[str, Any], path: str) -> Any:
-    """The value of "optimizer.lr" in nested settings; None where there is none."""
-    found: Any = values
-    for part in path.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found

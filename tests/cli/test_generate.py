@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -74,6 +75,12 @@ def test_the_seed_of_a_preview_renders_its_trajectory(ttm: Run, picture: str, pr
 
 def test_what_one_run_writes_another_takes(ttm: Run, picture: str, prompt: str, pipe: Pipeline, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
+    seen: dict[float, list[tuple[torch.Tensor, torch.Tensor]]] = {}  # by timestep: noisy latents, coverage
+
+    def note(module: Any, arguments: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+        seen.setdefault(float(arguments[1][0]), []).append((arguments[0], named["object_coverage"]))
+
+    watching = pipe.transformer.register_forward_pre_hook(note, with_kwargs=True)
     assert ttm("generate", picture, prompt, "-o", first) == 0
     assert ttm("segment", picture, "red ball", "blue square", "-o", tmp_path / "masks") == 0
     looks = len(pipe.segmenter.seen)
@@ -81,7 +88,11 @@ def test_what_one_run_writes_another_takes(ttm: Run, picture: str, prompt: str, 
     assert ttm("generate", picture, *by_masks, "-o", again) == 0
     by_trajectory = ("--trajectory", first / "trajectory.npz", "--overwrite")
     assert ttm("generate", picture, prompt, *by_trajectory, "-o", again) == 0
+    watching.remove()
     assert len(pipe.segmenter.seen) == looks
+    (noise, coverage), *others = seen[max(seen)]
+    assert len(others) == 2, "all three runs rendered"
+    assert all(torch.equal(noise, each[0]) and torch.equal(coverage, each[1]) for each in others)
     assert ttm("generate", picture, prompt, *by_trajectory, "--seed", 1, "-o", tmp_path / "other") == 0
     # A product of matrices may end in another last bit by where they lie in memory (seen once in a hundred runs), and
     # the video's encoder makes levels of that; another seed makes another video.

@@ -92,6 +92,9 @@ def test_trajectories_come_with_their_videos(videos: Path, tmp_path: Path) -> No
     scores = score_videos(items, [FrameConsistency(Rows(), "adjacent", foreground=True)])
     assert scores.figures[0].num_videos == 1
     problems = {row.name: " ".join(row.problems.values()) for row in scores.faulty}
+    MaskTrajectory(ids.repeat(2, axis=0)).save(paths["sub/c"])  # too many is as wrong as too few
+    longer = score_videos(items, [FrameConsistency(Rows(), "adjacent", foreground=True)])
+    assert longer.figures[0].num_videos == 1 and "sub/c" in {row.name for row in longer.faulty}
     assert "expected [12, 32, 48], as the video" in problems["sub/c"] and "it has no ids" in problems["été 日本"]
 
 

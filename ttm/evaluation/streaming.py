@@ -118,7 +118,7 @@ def _read(item: Item, form: Form) -> tuple[Sample, Row]:
     if item.trajectory is not None and video is not None:
         try:  # a mask belongs to a frame of the file: at another rate, the masks of the frames that are taken
             masks = MaskTrajectory.load(item.trajectory).ids
-            ids = masks[chosen[chosen < len(masks)]]
+            ids = masks[: form.num_frames] if form.fps is None else masks[chosen[chosen < len(masks)]]
         except (OSError, ValueError) as error:
             row.problems["ids"] = _said(error)
     return Sample(item.name, video, reference, item.prompt, ids), row

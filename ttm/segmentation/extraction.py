@@ -55,16 +55,16 @@ def extract_trajectory(
     seen = _seen_size(segmenter, source_size, (height, width))
     placed = [_moved(each, source_size, seen) for each in wanted]
     _check_in_part(places, [each for each in placed if not isinstance(each, str)], seen)
-    rates: list[float] = []
+    rate = fps or source_fps
 
     def choose(count: int) -> NDArray[np.int64]:
-        chosen, rate = choose_frames(count, fps or source_fps, num_frames, spread=fps is None, name=str(path))
-        rates.append(rate)
+        nonlocal rate
+        chosen, rate = choose_frames(count, rate, num_frames, spread=fps is None, name=str(path))
         return chosen
 
-    frames = resample_video(path, fps or source_fps, seen, choose).frames
+    frames = resample_video(path, rate, seen, choose).frames
     ids = segmenter.track(frames, _first_ids(segmenter, frames[0], placed))
-    return MaskTrajectory(ids, rates[0]).resize(height, width)
+    return MaskTrajectory(ids, rate).resize(height, width)
 
 
 def choose_frames(

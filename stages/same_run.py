@@ -1,0 +1,87 @@
+"""Whether a run that goes on is the run that was begun.
+
+A run is known by its output folder, and the same command goes on there. Other settings, another base or other clips may
+fit its weights all the same: the samples of its steps would be of two kinds, or what it leaves would name a base that
+it never saw. That is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.settings import Settings
+from stages.whole_files import write_json
+
+if TYPE_CHECKING:  # a trainer of two stages has no need of them
+    from ttm.data.clip_folder import Clip
+    from ttm.pipelines.few_shot_base import Base
+
+KEPT = (
+    "stage.name", "objective.name", "objective.beta_schedule", "objective.beta_start", "objective.beta_end",
+    "objective.weighting", "motion.name", "seed", "batch_size", "data.name", "data.size", "data.num_frames",
+)  # fmt: skip
+"""Settings that a run keeps from its first step to its last: they decide its samples and what is learnt of them."""
+BEGUN_WITH = "begun_with.json"
+
+
+def expect_same_settings(folder: Path, begun_with: Mapping[str, Any], settings: Settings) -> None:
+    """Compare settings with those of a checkpoint.
+
+    Args:
+        folder: of the run, for the error.
+        begun_with: the checkpoint's, nested.
+        settings: of the run that is to go on.
+
+    Raises:
+        ValueError: one of ``KEPT`` differs; says which.
+    """
+    now = asdict(settings)
+    for path in KEPT:
+        known, asked = (_setting(values, path) for values in (begun_with, now))
+        if known is not None and known != asked:
+            raise ValueError(
+                f"{folder} holds a run with {path}={known}; expected that, not {asked}, or another output_dir."
+            )
+
+
+def _setting(values: Mapping[str, Any], path: str) -> Any:
+    """The value of "optimizer.lr" in nested settings; None where there is none."""
+    found: Any = values
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> None:
+    """Compare a few-shot run's base and clips with those that the run in its folder was begun with, or write them down.
+
+    Clips are known by their names and prompts: pixels may differ in the last bit from one machine to the next, and a
+    run may move.
+
+    Raises:
+        ValueError: there are checkpoints of a run that was begun with others; says with which.
+    """
+    folder = Path(settings.output_dir)
+    data, host = settings.data, settings.host
+    described = {
+        "base": asdict(base),
+        "clips": [f"{clip.name}: {clip.prompt}" for clip in clips],
+        "vary_colours": data.clips.vary_colours,
+        "trained": {"trainable": host.trainable, "lora_rank": host.lora_rank if host.trainable == "lora" else None},
+    }
+    path = folder / BEGUN_WITH
+    if not path.is_file() or not any((folder / "checkpoints").glob("step-*")):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, described)
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in described.items():
+        if known.get(name) != value:
+            raise ValueError(
+                f"{folder} holds a run with another {name}: {known.get(name)}; expected {value}, or another folder to"
+                " write (-o)."
+            )
