@@ -15,7 +15,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from stages.settings_loading import load_settings
 from tools.ttm_tiny_unet import encoded_scenes, measure, train_controlnet, train_unet
 from tools.ttm_tiny_unet.__main__ import steps
-from tools.ttm_tiny_unet.train_autoencoder import new_autoencoder, round_trip, standardise_latents, to_pictures
+from tools.ttm_tiny_unet.train_autoencoder import (
+    LATENT_CHANNELS,
+    new_autoencoder,
+    round_trip,
+    standardise_latents,
+    to_pictures,
+)
 from tools.ttm_tiny_unet.train_text_encoder import Tagger, batch, caption, train_tokenizer
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import PALETTE
@@ -71,7 +77,7 @@ def test_standardised_latents_have_unit_variance_and_change_no_picture() -> None
     standardise_latents(vae, scenes=1)
     latents = vae.encode(pictures).latent_dist.mode()
     torch.testing.assert_close(vae.decode(latents).sample, before, rtol=1e-3, atol=1e-3)
-    assert latents.shape == (5, 16, 8, 8)
+    assert latents.shape == (5, LATENT_CHANNELS, 8, 8)
     assert 0.2 < latents.std() < 5
     assert round_trip(vae, scene.frames[:1]).shape == (1, 128, 128, 3)
 
@@ -110,7 +116,10 @@ def test_folders_open_with_diffusers_own_classes(folder: Path) -> None:
     adapter = MotionAdapter.from_pretrained(folder / "motion_adapter")
     controlnet = ControlNetModel.from_pretrained(folder / "controlnet")
     text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    latents, states = torch.randn(1, 16, 8, 8), text(torch.zeros(1, 40, dtype=torch.long)).last_hidden_state
+    latents, states = (
+        torch.randn(1, LATENT_CHANNELS, 8, 8),
+        text(torch.zeros(1, 40, dtype=torch.long)).last_hidden_state,
+    )
     with torch.no_grad():
         down, middle = controlnet(latents, 10, states, torch.rand(1, 3, 128, 128), return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
@@ -131,6 +140,17 @@ def test_an_error_of_the_noise_counts_as_the_error_of_v(folder: Path) -> None:
     torch.testing.assert_close(source.loss(answer, noise, weights, timesteps), expected, rtol=1e-3, atol=0)
 
 
+def test_some_clips_keep_their_first_frame_which_is_not_judged(folder: Path) -> None:
+    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+    latents, noise, weights = torch.zeros(64, 2, 3, 1, 1), torch.ones(64, 2, 3, 1, 1), torch.ones(64, 1, 3, 1, 1)
+    noisy, judged = source.keep_first_frames(noise, latents, weights)
+    clean = (noisy[:, :, 0] == 0).all(1).flatten()
+    assert 16 < int(clean.sum()) < 48
+    assert torch.equal(judged[:, 0, 0].flatten() == 0, clean)
+    assert torch.equal(noisy[:, :, 1:], noise[:, :, 1:]) and torch.equal(judged[:, :, 1:], weights[:, :, 1:])
+    assert (noise == 1).all() and (weights == 1).all()
+
+
 def test_a_second_start_finds_its_budget_spent_and_its_weights_again(folder: Path) -> None:
     before = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
     _start(train_unet, folder, "unet")
@@ -144,7 +164,7 @@ def test_motion_shares_the_parameters_of_both_parts() -> None:
     video = train_unet.with_motion(unet, adapter)
     owned = {id(parameter) for module in (unet, adapter) for parameter in module.parameters()}
     assert {id(parameter) for parameter in video.parameters()} == owned
-    latents, text = torch.randn(2, 16, 3, 8, 8), torch.randn(2, 40, 128)
+    latents, text = torch.randn(2, LATENT_CHANNELS, 3, 8, 8), torch.randn(2, 40, 128)
     with torch.no_grad():
         moved = video(latents, 7, text.repeat_interleave(3, 0)).sample
         still = torch.stack([unet(latents[:, :, t], 7, text).sample for t in range(3)], 2)
@@ -154,7 +174,7 @@ def test_motion_shares_the_parameters_of_both_parts() -> None:
 def test_encoded_scenes_are_read_as_they_were_drawn(folder: Path) -> None:
     scenes = encoded_scenes.load(folder / "scenes")
     drawn = SyntheticWorld("train")[1]
-    assert len(scenes) == 2 and scenes.latents.shape == (2, 16, 17, 8, 8)
+    assert len(scenes) == 2 and scenes.latents.shape == (2, LATENT_CHANNELS, 17, 8, 8)
     assert (scenes.ids[1].numpy() == drawn.ids[:: encoded_scenes.KEPT_IDS]).all()
     assert scenes.prompts[1] == drawn.plan.prompt
     share = (drawn.ids > 0).mean() * 255

@@ -3,7 +3,7 @@
     python -m tools.ttm_tiny_unet.encoded_scenes --scenes 768
     python -m tools.ttm_tiny_unet.encoded_scenes --scenes 768 --worker 0/2     # in two terminals: 0/2 and 1/2
 
-Letters: N scenes, T frames, h w places of a latent frame.
+Letters: N scenes, C channels of the latents, T frames, h w places of a latent frame.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class EncodedScenes:
     """What the diffusion models are trained on.
 
     Attributes:
-        latents: fp16 [N, 16, T, h, w], of unit variance.
+        latents: fp16 [N, C, T, h, w], of unit variance.
         coverage: uint8 [N, T, h, w], how much of a place any object covers, 0..255.
         ids: uint8 [N, ceil(T / KEPT_IDS), H, W].
         captions: what the pictures show.

@@ -4,9 +4,10 @@
     python -m tools.ttm_tiny_unet.train_autoencoder --decoder-of ttm/pretrained/ttm-tiny-unet/vae --run runs/decoder
 
 The second form goes on with the decoder alone: the latents, and what was trained on them, stay as they are.
-It is diffusers' ``AutoencoderKL`` as Stable Diffusion has it, with one level more: 16 x in space, 16 latent channels,
+It is diffusers' ``AutoencoderKL`` as Stable Diffusion has it, with one level more: 16 x in space, 24 latent channels,
 so that a frame of 128 x 128 is 8 x 8 places and a clip of 17 frames 1,088. It has no attention, so it trains on crops
-of 64 pixels. A frame of a mask trajectory in the palette's colours passes through it as any other picture.
+of 64 pixels at first; then on whole frames, since its group norms take their statistics over the whole picture.
+A frame of a mask trajectory in the palette's colours passes through it as any other picture.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory
 
 LEVELS = (16, 32, 64, 96, 96)
+LATENT_CHANNELS = 24
 CONFIG = {
     "down_block_types": ("DownEncoderBlock2D",) * len(LEVELS), "up_block_types": ("UpDecoderBlock2D",) * len(LEVELS),
-    "block_out_channels": LEVELS, "layers_per_block": 1, "latent_channels": 16, "norm_num_groups": 8,
+    "block_out_channels": LEVELS, "layers_per_block": 1, "latent_channels": LATENT_CHANNELS, "norm_num_groups": 8,
     "sample_size": 128, "mid_block_add_attention": False, "scaling_factor": 1.0,
 }  # fmt: skip
 KL_WEIGHT = 1e-4
+CROPS_UNTIL = 0.6
+"""Share of the time on crops. Trained on crops alone, it was at 25.8 dB on such crops and at 24.3 on whole frames."""
 
 
 def new_autoencoder() -> AutoencoderKL:
@@ -151,14 +155,15 @@ def main() -> None:
     def loss_at(step: int, fraction: float) -> Tensor:
         if step % 6 == 0:
             source.renew()
-        return round_trip_loss(vae, source.batch(8, 1)[:, :, 0])
+        count, side = (8, 64) if fraction < CROPS_UNTIL else (2, 128)
+        return round_trip_loss(vae, source.batch(count, 1, side)[:, :, 0])
 
     def on_checkpoint(progress: Progress) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in measure(vae).items())
 
     train(
         vae, loss_at, arguments.run,
-        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
+        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint, muon=True,
     )  # fmt: skip
     if arguments.decoder_of is None:
         standardise_latents(vae)

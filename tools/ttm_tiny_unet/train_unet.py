@@ -6,7 +6,8 @@
 The U-Net is diffusers' ``UNet2DConditionModel`` as Stable Diffusion 1.x has it, with two levels (8 x 8 and 4 x 4
 places); the motion modules are AnimateDiff's. Pictures train the U-Net alone, so that it draws without them; clips
 train both. The first part of the time sees pictures only, the cheapest way to learn what things look like.
-The objective is Stable Diffusion's: predict the noise.
+The objective is Stable Diffusion's: predict the noise. Half of the clips keep their first frame clean, as the few-shot
+variant does: what a first frame looks like and how it goes on is what motion modules that saw millions of clips know.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from tools.ttm_tiny.timed_training import Progress, train
 from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS, EncodedScenes, embed, load
+from tools.ttm_tiny_unet.train_autoencoder import LATENT_CHANNELS
 from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE
 
 EMBEDDED = Path("ttm/pretrained/ttm-tiny-unet")
 UNET_CONFIG: dict[str, Any] = {
-    "sample_size": 8, "in_channels": 16, "out_channels": 16, "block_out_channels": (64, 32), "layers_per_block": 1,
+    "sample_size": 8, "in_channels": LATENT_CHANNELS, "out_channels": LATENT_CHANNELS,
+    "block_out_channels": (64, 32), "layers_per_block": 1,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "cross_attention_dim": 128, "attention_head_dim": 2, "norm_num_groups": 8,
@@ -38,6 +41,8 @@ ADAPTER_CONFIG: dict[str, Any] = {
 OBJECT_WEIGHT = 3.0
 TEXT_DROPOUT = 0.1
 PICTURES_ONLY = 0.4
+CLEAN_FIRST_FRAME = 0.5
+"""Share of the clips whose first frame is not noised and not judged."""
 _SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
 _SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
 
@@ -128,6 +133,14 @@ class NoisyScenes:
         timesteps = self._integers(STABLE_DIFFUSION_NOISE["num_train_timesteps"], len(latents))
         return self.noise.add_noise(latents, noise, timesteps), noise, timesteps
 
+    def keep_first_frames(self, noisy: Tensor, latents: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy clips [B, C, T, h, w] and weights with the first frame of some of them clean, of weight 0."""
+        clean = torch.rand(len(noisy), generator=self.random) < CLEAN_FIRST_FRAME
+        noisy, weights = noisy.clone(), weights.clone()
+        noisy[clean, :, 0] = latents[clean, :, 0]
+        weights[clean, :, 0] = 0
+        return noisy, weights
+
     def loss(self, prediction: Tensor, noise: Tensor, weights: Tensor, timesteps: Tensor) -> Tensor:
         """The error of the noise, weighed by 1 / a_t: as much as the error of v (Salimans and Ho 2022, SNR + 1).
 
@@ -187,6 +200,7 @@ def main() -> None:
         if of_pictures:
             prediction = unet(noisy, timesteps, text).sample
         else:
+            noisy, weights = source.keep_first_frames(noisy, latents, weights)
             prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
         loss = source.loss(prediction, noise, weights, timesteps)
         kind = "pictures" if of_pictures else "clips"
