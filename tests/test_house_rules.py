@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import time
@@ -198,6 +199,12 @@ def test_embedded_weights_keep_their_size() -> None:
         assert sum(size for path, size in sizes.items() if path.parts[0] == name) <= limit * MEGABYTE, name
     assert sum(sizes.values()) <= 60 * MEGABYTE
     assert {str(path): size for path, size in sizes.items() if size >= 20 * MEGABYTE} == {}
+
+
+def test_no_model_says_where_it_lay_on_the_machine_that_trained_it() -> None:
+    """diffusers writes the folder that a model was opened from into the config of its next save."""
+    for path in (ROOT / "ttm" / "pretrained").rglob("config.json"):
+        assert not Path(json.loads(path.read_text(encoding="utf-8")).get("_name_or_path", "")).is_absolute(), path
 
 
 def test_weights_are_safetensors() -> None:

@@ -116,10 +116,8 @@ def test_folders_open_with_diffusers_own_classes(folder: Path) -> None:
     adapter = MotionAdapter.from_pretrained(folder / "motion_adapter")
     controlnet = ControlNetModel.from_pretrained(folder / "controlnet")
     text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    latents, states = (
-        torch.randn(1, LATENT_CHANNELS, 8, 8),
-        text(torch.zeros(1, 40, dtype=torch.long)).last_hidden_state,
-    )
+    latents = torch.randn(1, LATENT_CHANNELS, 8, 8)
+    states = text(torch.zeros(1, 40, dtype=torch.long)).last_hidden_state
     with torch.no_grad():
         down, middle = controlnet(latents, 10, states, torch.rand(1, 3, 128, 128), return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
