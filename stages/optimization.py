@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.muon import MuonWithAdamW, has_muon
 from stages.settings import OptimizerSettings
 from stages.sharding import local
 
@@ -34,11 +35,13 @@ def check_optimizer(name: str) -> None:
     """Find out before slow work whether an optimiser can be had here.
 
     Raises:
-        ValueError: one in 8 bits without a CUDA device, or without the package bitsandbytes.
+        ValueError: Muon before torch 2.9; one in 8 bits without a CUDA device, or without the package bitsandbytes.
     """
-    if name == "adamw":
-        return
     advice = "expected optimizer.name=adamw here"
+    if name == "muon" and not has_muon():
+        raise ValueError(f"optimizer.name={name} needs torch 2.9, and this is {torch.__version__}; {advice}.")
+    if name in ("adamw", "muon"):
+        return
     if not torch.cuda.is_available():
         raise ValueError(f"optimizer.name={name} needs a CUDA device, and there is none; {advice}.")
     if find_spec("bitsandbytes") is None:
@@ -49,16 +52,19 @@ def check_optimizer(name: str) -> None:
 def build_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and other small tables do not decay.
+    """AdamW, or Muon beside it; biases, norms and other small tables do not decay.
 
-    "adamw" is torch's, one fused call a step. "adamw_8bit" keeps its two moments in 8 bits (Dettmers et al. 2022,
-    block-wise), "paged_adamw_8bit" also moves them to the CPU's memory when the device's is full; both are
-    bitsandbytes'.
+    "adamw" is torch's, one fused call a step. "muon": see :mod:`stages.muon`. "adamw_8bit" keeps its two moments in
+    8 bits (Dettmers et al. 2022, block-wise), "paged_adamw_8bit" also moves them to the CPU's memory when the device's
+    is full; both are bitsandbytes'.
 
     Raises:
         ValueError: see :func:`check_optimizer`.
     """
     check_optimizer(settings.name)
+    betas = (settings.betas[0], settings.betas[1])
+    if settings.name == "muon":
+        return MuonWithAdamW(parameters, settings.lr, betas, settings.eps, settings.weight_decay)
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for name, parameter in parameters:
@@ -69,7 +75,6 @@ def build_optimizer(
         {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    betas = (settings.betas[0], settings.betas[1])
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True)
     import bitsandbytes.optim

@@ -125,9 +125,9 @@ class ObjectiveSettings:
 
 @dataclass
 class OptimizerSettings:
-    """AdamW and the learning rate over steps."""
+    """The optimiser and its learning rate over steps."""
 
-    name: str = "adamw"  # adamw | adamw_8bit | paged_adamw_8bit (bitsandbytes, on a CUDA device)
+    name: str = "adamw"  # adamw | muon (torch 2.9) | adamw_8bit | paged_adamw_8bit (bitsandbytes, on a CUDA device)
     lr: float = 2e-5
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8

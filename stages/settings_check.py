@@ -19,7 +19,7 @@ def check_settings(settings: Settings) -> None:
         "stage.name": (settings.stage.name, ("image_to_motion", "motion_to_video", "few_shot")),
         "host.model": (settings.host.model, ("wan", "unet_motion")),
         "host.trainable": (settings.host.trainable, ("all", "adapter", "attention", "lora")),
-        "optimizer.name": (settings.optimizer.name, ("adamw", "adamw_8bit", "paged_adamw_8bit")),
+        "optimizer.name": (settings.optimizer.name, ("adamw", "muon", "adamw_8bit", "paged_adamw_8bit")),
         "memory.weights": (settings.memory.weights, ("float32", "bfloat16")),
         "host.region": (settings.host.region, ("mask", "box", "none")),
         "host.control_picture": (settings.host.control_picture, CONTROL_PICTURES),

@@ -41,7 +41,7 @@ def check_sharding(settings: Settings) -> None:
     if settings.optimizer.name != "adamw":
         raise ValueError(
             f"sharding is {settings.sharding} and optimizer.name {settings.optimizer.name}; expected adamw:"
-            " bitsandbytes works on whole tensors alone."
+            " the others work on whole tensors alone."
         )
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     mixed = settings.memory.weights == "bfloat16" and settings.host.trainable != "all"

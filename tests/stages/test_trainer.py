@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from stages import whole_files
 from stages.checkpoint import list_checkpoints
+from stages.muon import has_muon
 from stages.settings import Settings
 from stages.train import main, run
 from stages.trainer import Trainer
@@ -25,6 +26,7 @@ from ttm.models.unet_motion import MaskedUNetMotionModel
 
 Build = Callable[..., Settings]
 STAGES = ["image_to_motion", "motion_to_video"]
+NEEDS_MUON = pytest.mark.skipif(not has_muon(), reason="Muon came with torch 2.9")
 BOTH_HOSTS = pytest.mark.parametrize("host", ["wan", "unet"])
 HOSTS = {"wan": MaskedWanTransformer3DModel, "unet": MaskedUNetMotionModel}
 
@@ -72,12 +74,20 @@ def test_training_learns_and_exports_its_average(settings: Build, stage: str, ho
     assert scheduler["_class_name"] == kind and scheduler.get("prediction_type", "v_prediction") == "v_prediction"
 
 
-@pytest.mark.parametrize(("stage", "host"), [*((stage, "wan") for stage in STAGES), (STAGES[1], "unet")])
+@pytest.mark.parametrize(
+    ("stage", "host", "optimizer"),
+    [
+        *((stage, "wan", "adamw") for stage in STAGES),
+        (STAGES[1], "unet", "adamw"),
+        pytest.param(STAGES[1], "unet", "muon", marks=NEEDS_MUON),
+    ],
+)
 def test_resumed_equals_uninterrupted(
-    settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, optimizer: str
 ) -> None:
-    straight = settings(f"stage={stage}", f"output_dir={tmp_path / 'straight'}")
-    broken = settings(f"stage={stage}", f"output_dir={tmp_path / 'broken'}")
+    words = [f"stage={stage}", f"optimizer.name={optimizer}"]
+    straight = settings(*words, f"output_dir={tmp_path / 'straight'}")
+    broken = settings(*words, f"output_dir={tmp_path / 'broken'}")
     run(straight)
     whole = Trainer._accumulate
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stages.muon import has_muon
 from tools.ttm_tiny.timed_training import Progress, learning_rate, train
 
 
@@ -32,7 +33,7 @@ class Convolutions(nn.Module):
         return result
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
+@pytest.mark.skipif(not has_muon(), reason="Muon came with torch 2.9")
 def test_muon_trains_hidden_convolutions_and_goes_on_with_its_momentum(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, inputs = Convolutions(), torch.rand(2, 1, 3, 4, 4)

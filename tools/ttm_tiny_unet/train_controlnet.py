@@ -72,7 +72,7 @@ def main() -> None:
 
     train(
         controlnet, loss_at, arguments.run,
-        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
+        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint, muon=True,
         checkpoint_every_seconds=90,
     )  # fmt: skip
     controlnet.to(torch.float16).save_pretrained(arguments.output / "controlnet")

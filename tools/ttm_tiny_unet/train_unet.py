@@ -212,7 +212,7 @@ def main() -> None:
 
     train(
         video, loss_at, arguments.run,
-        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint,
+        minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint, muon=True,
         checkpoint_every_seconds=120,
     )  # fmt: skip
     unet.to(torch.float16).save_pretrained(arguments.output / "unet")
