@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from typing import NoReturn
 
+from ttm.cli.argument_types import scale, whole_number, words
 from ttm.cli.errors import EXIT_USAGE
 from ttm.cli.evaluate_arguments import add_evaluate
 from ttm.cli.few_shot_arguments import add_few_shot
@@ -66,40 +66,6 @@ class OneLineParser(argparse.ArgumentParser):
         """Print the line and leave with the exit code of a wrong command line."""
         print(f"{self.prog}: error: {message} (see `{self.prog} --help`)", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-
-
-def whole_number(least: int, most: int = 2**63 - 1):
-    """A type for argparse: a whole number in ``least..most``."""
-
-    def read(text: str) -> int:
-        limits = f"{least}..{most}" if most < 2**31 else f"{least} or more"
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number; expected {limits}") from None
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{value} is out of range; expected {limits}")
-        return value
-
-    return read
-
-
-def scale(text: str) -> float:
-    """A type for argparse: a finite number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected 0 or more") from None
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; expected a finite number, 0 or more")
-    return value
-
-
-def words(text: str) -> str:
-    """A type for argparse: a text that is not empty."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the text is empty; expected at least one word")
-    return text
 
 
 def build_parser() -> argparse.ArgumentParser:

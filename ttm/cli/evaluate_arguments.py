@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ttm.cli.argument_types import rate, whole_number
+
 PAGE = """\
 Score videos of any model; every figure with its N, a 95% interval, and what it is made of.
 
@@ -37,16 +39,16 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     _add_weights(page)
     run = page.add_argument_group("running")
     run.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
-    run.add_argument("--batch-size", metavar="N", type=_positive, default=4, help="videos at a time (default 4)")
+    run.add_argument("--batch-size", metavar="N", type=whole_number(1), default=4, help="videos at a time (default 4)")
     run.add_argument("--cache", metavar="FOLDER", help="where features are kept (default: the user's cache folder)")
     run.add_argument("--no-cache", action="store_true", help="keep no features")
 
 
 def _add_form(page: argparse.ArgumentParser) -> None:
     form = page.add_argument_group("bring every video and reference to one form (default: as they are)")
-    form.add_argument("--num-frames", metavar="N", type=_positive, help="the first N frames")
-    form.add_argument("--fps", metavar="F", type=_rate, help="frames a second; the nearest frames in time")
-    form.add_argument("--size", metavar=("H", "W"), type=_positive, nargs=2, help="the centre, resized")
+    form.add_argument("--num-frames", metavar="N", type=whole_number(1), help="the first N frames")
+    form.add_argument("--fps", metavar="F", type=rate, help="frames a second; the nearest frames in time")
+    form.add_argument("--size", metavar=("H", "W"), type=whole_number(1), nargs=2, help="the centre, resized")
 
 
 def _add_weights(page: argparse.ArgumentParser) -> None:
@@ -62,17 +64,3 @@ def _add_weights(page: argparse.ArgumentParser) -> None:
     weights.add_argument(
         "--features", choices=("tiny",), help="stand-ins for I3D, CLIP and the segmenter; columns end in -tiny"
     )
-
-
-def _positive(text: str) -> int:
-    from ttm.cli.arguments import whole_number
-
-    return whole_number(1)(text)
-
-
-def _rate(text: str) -> float:
-    from ttm.cli.arguments import scale
-
-    if (value := scale(text)) > 0:
-        return value
-    raise argparse.ArgumentTypeError("0 is out of range; expected frames a second above 0")

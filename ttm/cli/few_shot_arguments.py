@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-
-def share(text: str) -> float:
-    """A type for argparse: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected 0 to 1") from None
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; expected 0 to 1")
-    return value
+from ttm.cli.argument_types import share
 
 
 def add_few_shot(page: argparse.ArgumentParser) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
+
+from ttm.cli.argument_types import numbers, rate, whole_number, words
 
 PAGE = """\
 Mask trajectories to guide a video with: drawn, lifted from a video, or painted frame by frame.
@@ -73,8 +73,6 @@ def _add_draw(actions: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def _add_extract(actions: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    from ttm.cli.arguments import whole_number, words
-
     page: argparse.ArgumentParser = actions.add_parser(
         "extract",
         usage="ttm trajectory extract VIDEO|FOLDER -o FILE [options]",
@@ -86,10 +84,10 @@ def _add_extract(actions: argparse._SubParsersAction) -> argparse.ArgumentParser
     objects = page.add_argument_group("objects of a video (repeat for more; at least one)")
     objects.add_argument("--phrase", metavar="TEXT", type=words, action="append", dest="wanted", help="what it is")
     objects.add_argument(
-        "--box", metavar="X0,Y0,X1,Y1", type=_numbers(4), action="append", dest="wanted", help="a box around it"
+        "--box", metavar="X0,Y0,X1,Y1", type=numbers(4), action="append", dest="wanted", help="a box around it"
     )
     objects.add_argument(
-        "--point", metavar="X,Y", type=_numbers(2), action="append", dest="wanted", help="a point on it"
+        "--point", metavar="X,Y", type=numbers(2), action="append", dest="wanted", help="a point on it"
     )
     form = page.add_argument_group("bring it to one form (default: as it is)")
     form.add_argument(
@@ -99,7 +97,7 @@ def _add_extract(actions: argparse._SubParsersAction) -> argparse.ArgumentParser
         help="of a video with --fps the first N frames, else N frames spread evenly over all",
     )
     form.add_argument(
-        "--fps", metavar="F", type=_rate, help="of a video: frames a second to take; of a folder: its own (default 8)"
+        "--fps", metavar="F", type=rate, help="of a video: frames a second to take; of a folder: its own (default 8)"
     )
     form.add_argument("--size", metavar=("H", "W"), type=whole_number(1), nargs=2, help="the centre, resized")
     model = page.add_argument_group("model that follows the objects of a video")
@@ -124,26 +122,3 @@ def _add_preview(actions: argparse._SubParsersAction) -> argparse.ArgumentParser
         help="a video to lay it over, from its beginning, frames nearest in time, cut to its size",
     )
     return page
-
-
-def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
-    """A type for argparse: so many finite numbers, separated by commas."""
-
-    def read(text: str) -> tuple[float, ...]:
-        try:
-            values = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            values = ()
-        if len(values) != count or not all(math.isfinite(value) for value in values):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers separated by commas")
-        return values
-
-    return read
-
-
-def _rate(text: str) -> float:
-    from ttm.cli.arguments import scale
-
-    if (value := scale(text)) > 0:
-        return value
-    raise argparse.ArgumentTypeError("0 is out of range; expected frames a second above 0")
