@@ -135,7 +135,8 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
     changes = [
         f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
         f"data.clips.vary_colours={str(arguments.vary_colours).lower()}",
-        f"optimizer.lr={arguments.lr}", f"objective.weighting={arguments.weighting}", "tracker=none",
+        f"optimizer.name={arguments.optimizer}", f"optimizer.lr={arguments.lr}",
+        f"objective.weighting={arguments.weighting}", "tracker=none",
         f"host.mask_cross_attention={str(masks).lower()}", f"data.num_frames={arguments.num_frames}",
         f"precision={arguments.precision}", "log_every=50",
         f"data.clips.height={arguments.size}", f"data.clips.width={arguments.size}", "export_dtype=float32",
@@ -158,6 +159,7 @@ def make(
         num_inference_steps=arguments.sampling_steps,
         guidance_scale=arguments.guidance_scale,
         image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else None,
+        controlnet_conditioning_scale=arguments.controlnet_scale,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
         **{"sharing_ratio": arguments.sharing_ratio, **CALLS[variant]},
@@ -216,12 +218,14 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
     parser.add_argument("--weighting", default="none", choices=WEIGHTINGS, help="of the noise's error")
     parser.add_argument("--vary-colours", action="store_true", help="learn clips in every order of red, green, blue")
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--mask-guidance-scale", type=float, default=3.0)
+    parser.add_argument("--controlnet-scale", type=float, default=1.0)
     parser.add_argument("--sharing-ratio", type=float, default=0.2, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--num-frames", type=int, default=17)

@@ -76,6 +76,7 @@ def measure(rows: RowFile, pattern: str, seed: int, arguments: argparse.Namespac
             num_inference_steps=arguments.sampling_steps,
             guidance_scale=arguments.guidance_scale,
             image_guidance_scale=arguments.mask_guidance_scale,
+            controlnet_conditioning_scale=arguments.controlnet_scale,
             generator=torch.Generator().manual_seed(seed),
             output_type="np",
             **WAYS[way],

@@ -64,9 +64,11 @@ def test_an_image_begins_the_video(trained: str, masks: str, tmp_path: Path, mon
     Image.new("RGB", (SIZE, SIZE), (200, 30, 30)).save(tmp_path / "red.png")
     words = ["generate", "--few-shot", trained, str(tmp_path / "red.png"), "a dog runs", "--trajectory", masks]
     more = ["--num-frames", "3", "--sharing", "0.1", "--renormalise-sharing", "--match-colours", "both"]
+    more += ["--controlnet-scale", "1.5"]
     assert main([*words, *more, "-o", str(tmp_path / "out")]) == 0
     assert given["image"] is not None and given["num_frames"] == 3 and given["sharing_ratio"] == 0.1
     assert given["renormalise_sharing"] and given["match_latents"] and given["match_histograms"]
+    assert given["controlnet_conditioning_scale"] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_an_image_begins_the_video(trained: str, masks: str, tmp_path: Path, mon
         (["MASKS", "--trajectory", "MASKS"], "PROMPT is missing"),
         (["gone.png", "a dog runs", "--trajectory", "MASKS"], "gone.png is not there"),
         (["a dog runs", "--trajectory", "MASKS", "--sharing", "1.5"], "expected 0 to 1"),
+        (["a dog runs", "--trajectory", "MASKS", "--controlnet-scale", "-1"], "expected a finite number, 0 or more"),
         (["a dog runs", "--trajectory", "MASKS", "--num-frames", "9"], "has 7 frames, the video asked for 9"),
     ],
 )

@@ -88,6 +88,7 @@ def _options(arguments: Namespace) -> dict[str, Any]:
         "renormalise_sharing": arguments.renormalise_sharing,
         "match_latents": matched in ("latents", "both"),
         "match_histograms": matched in ("histograms", "both"),
+        "controlnet_conditioning_scale": arguments.controlnet_scale,
         "use_controlnet": False if arguments.no_controlnet else None,
     }
 

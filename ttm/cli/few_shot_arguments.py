@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ttm.cli.argument_types import share
+from ttm.cli.argument_types import scale, share
 
 
 def add_few_shot(page: argparse.ArgumentParser) -> None:
@@ -25,5 +25,12 @@ def add_few_shot(page: argparse.ArgumentParser) -> None:
         "--match-colours",
         choices=("latents", "histograms", "both"),
         help="bring later frames to the first frame's colours: by the statistics of latents, by histograms, or both",
+    )
+    few.add_argument(
+        "--controlnet-scale",
+        metavar="S",
+        type=scale,
+        default=1.0,
+        help="how strongly ControlNet shapes the first frame (1); more, where the object also turns up elsewhere",
     )
     few.add_argument("--no-controlnet", action="store_true", help="draw the first frame from the prompt alone")
