@@ -14,13 +14,15 @@ are together. What the weights in the repository were trained on, and for how lo
 
 from __future__ import annotations
 
+from stages.muon import has_muon
 from tools.recipe import run_recipe
 
 EMBEDDED = "ttm/pretrained/ttm-tiny-unet"
 STAGE_SETTINGS = (
     "host=ttm_tiny_unet", f"host.init_from={EMBEDDED}", "batch_size=8",
-    "optimizer.lr=1e-3", "optimizer.warmup_steps=100", "optimizer.decay=cosine",
-    "optimizer.final_lr=0.03", "ema_decay=0.998", "data.encode_scenes=4608", "data.appearance=0.55",
+    f"optimizer.name={'muon' if has_muon() else 'adamw'}", "optimizer.lr=1e-3", "optimizer.warmup_steps=100",
+    "optimizer.decay=cosine", "optimizer.final_lr=0.03", "ema_decay=0.998", "data.encode_scenes=8192",
+    "data.appearance=0.55",
     "stage.object_weight=3", "export_dtype=float16",
 )  # fmt: skip
 FROM_IMAGE_MODEL = f"host.motion_adapter={EMBEDDED}"
@@ -56,7 +58,7 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
         "stage_1": stage("image_to_motion", first, 50, 4200),
-        "stage_2": stage("motion_to_video", second, 60, 3600),
+        "stage_2": stage("motion_to_video", second, 95, 8500),
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
     if go_on:
