@@ -7,7 +7,7 @@ singular values set to one; it is torch's own, from 2.9 on. It knows matrices al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,41 +34,35 @@ class MuonWithAdamW(torch.optim.Optimizer):
     Its state is that of both: ``momentum_buffer`` [out, in * taps] of a hidden matrix, AdamW's of all else.
 
     Args:
-        parameters: names and parameters, contiguous ones.
+        hidden: what :func:`is_hidden_matrix` says is Muon's, contiguous.
+        rest: AdamW's groups, each with its ``weight_decay``; may be empty.
         lr: of both.
         betas, eps: of AdamW.
-        weight_decay: of matrices; biases and norms don't decay.
+        weight_decay: of the hidden matrices.
 
     Raises:
-        ValueError: no hidden matrix among them.
+        ValueError: no hidden matrix.
     """
 
     def __init__(
         self,
-        parameters: Iterable[tuple[str, nn.Parameter]],
+        hidden: Sequence[nn.Parameter],
+        rest: Sequence[dict[str, Any]],
         lr: float,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
     ) -> None:
-        named = list(parameters)
-        hidden = [p for name, p in named if is_hidden_matrix(name, p)]
         if not hidden:
-            raise ValueError(f"none of the {len(named)} trained parameters is a hidden matrix; expected one for Muon.")
-        rest = [p for name, p in named if not is_hidden_matrix(name, p)]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        super().__init__([{"params": hidden, "weight_decay": weight_decay}, *groups], {"lr": lr})
+            raise ValueError("no trained parameter is a hidden matrix; expected one for Muon.")
+        super().__init__([{"params": list(hidden), "weight_decay": weight_decay}, *rest], {"lr": lr})
         self._matrices = [(p, nn.Parameter(p.detach().view(len(p), -1))) for p in hidden]  # they share their memory
         matrices = [matrix for _, matrix in self._matrices]
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         ]
-        if groups:
-            self._optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True))
+        if rest:
+            self._optimizers.append(torch.optim.AdamW(rest, lr=lr, betas=betas, eps=eps, fused=True))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

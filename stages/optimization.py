@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.muon import MuonWithAdamW, has_muon
+from stages.muon import MuonWithAdamW, has_muon, is_hidden_matrix
 from stages.settings import OptimizerSettings
 from stages.sharding import local
 
@@ -59,22 +59,26 @@ def build_optimizer(
     is full; both are bitsandbytes'.
 
     Raises:
-        ValueError: see :func:`check_optimizer`.
+        ValueError: see :func:`check_optimizer`, and :class:`stages.muon.MuonWithAdamW`.
     """
     check_optimizer(settings.name)
     betas = (settings.betas[0], settings.betas[1])
-    if settings.name == "muon":
-        return MuonWithAdamW(parameters, settings.lr, betas, settings.eps, settings.weight_decay)
+    hidden: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for name, parameter in parameters:
-        small = parameter.ndim < 2 or name.endswith("scale_shift_table")
-        (vectors if small else matrices).append(parameter)
+        if settings.name == "muon" and is_hidden_matrix(name, parameter):
+            hidden.append(parameter)
+        else:
+            small = parameter.ndim < 2 or name.endswith("scale_shift_table")
+            (vectors if small else matrices).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if settings.name == "muon":
+        return MuonWithAdamW(hidden, groups, settings.lr, betas, settings.eps, settings.weight_decay)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True)
     import bitsandbytes.optim

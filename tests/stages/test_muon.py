@@ -47,7 +47,9 @@ def test_first_and_last_layers_embeddings_norms_and_biases_are_not_muons() -> No
 @NEEDS_MUON
 def test_equals_torchs_two_optimisers_each_on_its_own() -> None:
     model, twin = Network(), Network()
-    optimizer = MuonWithAdamW(model.named_parameters(), lr=0.02, weight_decay=0.1)
+    settings = OptimizerSettings(name="muon", lr=0.02, betas=[0.9, 0.95], weight_decay=0.1)
+    optimizer = optimization.build_optimizer(model.named_parameters(), settings)
+    assert isinstance(optimizer, MuonWithAdamW)
     named = dict(twin.named_parameters())
     kernel = nn.Parameter(named["conv.weight"].detach().flatten(1))
     muon = torch.optim.Muon([kernel, named["linear.weight"]], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
@@ -98,9 +100,19 @@ def test_its_state_goes_on_bit_for_bit() -> None:
 
 
 @NEEDS_MUON
+def test_small_tables_do_not_decay_beside_muon_either() -> None:
+    model = Network()
+    model.scale_shift_table = nn.Parameter(torch.zeros(1, 6, 8))
+    optimizer = optimization.build_optimizer(model.named_parameters(), OptimizerSettings(name="muon", weight_decay=0.5))
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays[id(model.scale_shift_table)] == decays[id(model.norm.weight)] == decays[id(model.conv.bias)] == 0
+    assert decays[id(model.conv.weight)] == decays[id(model.conv_in.weight)] == 0.5
+
+
+@NEEDS_MUON
 def test_a_model_without_hidden_matrices_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of the 2 trained parameters is a hidden matrix"):
-        MuonWithAdamW(nn.LayerNorm(3).named_parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="no trained parameter is a hidden matrix"):
+        optimization.build_optimizer(nn.LayerNorm(3).named_parameters(), OptimizerSettings(name="muon"))
 
 
 def test_an_older_torch_is_told_before_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stages.muon import MuonWithAdamW, has_muon
+from stages.muon import has_muon
+from stages.optimization import build_optimizer
+from stages.settings import OptimizerSettings
 from ttm.atomic_write import written_beside
 
 
@@ -63,7 +65,9 @@ def train(
         The progress at the end.
     """
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = _optimizer(named, muon, peak_learning_rate)
+    name = "muon" if muon and has_muon() else "adamw"
+    settings = OptimizerSettings(name, peak_learning_rate, betas=[0.9, 0.95], weight_decay=0.01)
+    optimizer = build_optimizer(named.items(), settings)
     progress = _resume(named, optimizer, folder)
     last, since, running = time.monotonic(), 0.0, 0.0
     while progress.seconds < 60 * minutes:
@@ -87,12 +91,6 @@ def train(
             print(f"step {progress.step} {progress.seconds / 60:.1f} min loss {running:.4f} {told}", flush=True)
             since, last = 0.0, time.monotonic()
     return progress
-
-
-def _optimizer(named: dict[str, nn.Parameter], muon: bool, peak: float) -> torch.optim.Optimizer:
-    if muon and has_muon():
-        return MuonWithAdamW(named.items(), lr=peak)
-    return torch.optim.AdamW(named.values(), lr=peak, betas=(0.9, 0.95), weight_decay=0.01)
 
 
 def _save(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, folder: Path) -> None:
