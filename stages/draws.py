@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream a purpose: a new draw in one of them leaves the others as they were.
-_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours")
+_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours", "sentence")
 
 
 def sample_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -71,8 +71,8 @@ def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> ND
     return np.array([sample_rng(seed, int(index), "colours").integers(num_orders) for index in indices], np.int64)
 
 
-def left_out(seed: int, indices: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Which samples see no motion, bool [B]."""
+def left_out(seed: int, indices: NDArray[np.int64], purpose: str, share: float) -> NDArray[np.bool_]:
+    """Which samples go without one part of their conditions, ``purpose`` "motion" or "sentence"; bool [B]."""
     if share <= 0:
         return np.zeros(len(indices), bool)
-    return np.array([sample_rng(seed, int(index), "motion").random() < share for index in indices])
+    return np.array([sample_rng(seed, int(index), purpose).random() < share for index in indices])

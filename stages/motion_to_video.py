@@ -46,6 +46,7 @@ class MotionToVideo:
         self.seed, self.num_scenes = settings.seed, len(cache)
         self.corrupted, self.num_variants = settings.stage.corrupted, settings.data.corrupted_variants
         self.left_out, self.rest = settings.motion.left_out, rest or {}
+        self.drop_sentence = settings.stage.drop_sentence
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
@@ -55,10 +56,11 @@ class MotionToVideo:
         # E(x0) is the true image's; a corrupted trajectory spoils E(s) and the coverage together. The object's
         # weight in the loss follows the coverage that the model is given, and stays where the object was at
         # first: what it uncovers has to be painted too, or a trace of it is left there.
-        unseen = left_out(self.seed, indices, self.left_out)
+        unseen = left_out(self.seed, indices, "motion", self.left_out)
         motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
         condition = motion_to_video_condition(clips.video[:, :, :1], motion)
-        text, _ = self.texts.lookup([plan.prompt for plan in plans])
+        unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence)
+        text, _ = self.texts.lookup(["" if gone else plan.prompt for plan, gone in zip(plans, unsaid, strict=True)])
         local_text, local_mask = self._local(plans, clips.coverage.shape[1])
         t, h, w = self.patch_size
         coverage = reduce(clips.coverage, "b l (t pt) (h ph) (w pw) -> b l t h w", "mean", pt=t, ph=h, pw=w)

@@ -58,7 +58,7 @@ def test_what_is_left_out_is_the_motion_and_who_does_what(settings: Build) -> No
     model = build_transformer(made)
     whole = build_task(settings("stage=motion_to_video"), accelerator, model).batch(INDICES)
     task = build_task(made, accelerator, model)
-    batch, unseen = task.batch(INDICES), left_out(made.seed, INDICES, 0.5)
+    batch, unseen = task.batch(INDICES), left_out(made.seed, INDICES, "motion", 0.5)
     assert 0 < unseen.sum() < len(unseen)
     rest = latents_at_rest(load_vae(made.host.pipeline), "masks", 5, 32, 32)
     scenes = task.cache.order(made.seed, INDICES)

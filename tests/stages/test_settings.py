@@ -55,6 +55,7 @@ def test_a_host_brings_its_objective_and_the_command_line_has_the_last_word() ->
         ("precision=fp8", "expected one of bf16, no"),
         ("stage.drop_text=0.95", "sum to at most 1"),
         ("stage.corrupted=0.5", "data.corrupted_variants"),
+        ("stage.drop_sentence=0.3", "expected motion_to_video"),
         ("optimizer.lr=-1", "expected a positive number"),
         ("data.num_objects=[3,1]", "expected"),
         ("ema_decay=1", "expected"),
