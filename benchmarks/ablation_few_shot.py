@@ -61,7 +61,7 @@ class FewShotPlan:
         with tempfile.TemporaryDirectory(prefix="ablation-cost-") as place:
             few = argparse.Namespace(**{**vars(asked), "steps": STEPS, "output": Path(place)})
             pipe = learn(pattern, self.seeds[0], True, few)
-            (log,) = Path(place).glob("trained/*/log.jsonl")
+            (log,) = Path(place).glob("trained-*/*/log.jsonl")
             pace = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["clips_per_second"]
             scene = scenes_of("test", pattern, 0, 1, few)[0]
             begin = time.perf_counter()
@@ -89,6 +89,14 @@ def read_few_shot_plan(config: DictConfig) -> FewShotPlan:
     seeds = [int(seed) for seed in (config.seeds if config.seeds is not None else table["seeds"])]
     if not seeds:
         raise ValueError("seeds is empty; expected at least one.")
-    given = {name: value for name, value in table["arguments"].items() if value is not None}
-    words = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    words = [word for name, value in table["arguments"].items() for word in _as_words(name, value)]
     return FewShotPlan(rows, seeds, words, Path(str(config.output or "outputs/ablations/few_shot")))
+
+
+def _as_words(name: str, value: Any) -> list[str]:
+    """One argument on a command line; null says nothing, and the program's own default holds."""
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]

@@ -39,6 +39,7 @@ from benchmarks.measure_run import ROOT, rule_files
 from benchmarks.rows import RowFile, fingerprint, read_rows
 from stages.few_shot import read_arguments, run
 from stages.settings import WEIGHTINGS, Settings
+from ttm.atomic_write import written_beside
 from ttm.data.clip_folder import Clip
 from ttm.data.motion_patterns import PATTERNS
 from ttm.data.synthetic import SyntheticScene, SyntheticWorld
@@ -193,7 +194,8 @@ def measure(
             shown[variant] = frames
     times = np.linspace(0, arguments.num_frames - 1, 6).round().astype(int)
     sheet = labelled_rows({name: clip[times] for name, clip in shown.items()}, scenes[0].plan.prompt)
-    Image.fromarray(sheet).save(arguments.output / f"{pattern.replace(' ', '-')}-{seed}.png")
+    with written_beside(arguments.output / f"{pattern.replace(' ', '-')}-{seed}.png") as path:
+        Image.fromarray(sheet).save(path)
 
 
 def _item(pattern: str, seed: int, variant: str, number: int) -> str:
@@ -220,7 +222,8 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
     parser.add_argument("--weighting", default="none", choices=WEIGHTINGS, help="of the noise's error")
-    parser.add_argument("--vary-colours", action="store_true", help="learn clips in every order of red, green, blue")
+    colours = "learn clips in every order of red, green, blue"
+    parser.add_argument("--vary-colours", action=argparse.BooleanOptionalAction, default=False, help=colours)
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=4.0)

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from benchmarks import few_shot_drift
+from benchmarks.ablation_few_shot import FewShotPlan
 from benchmarks.few_shot import main, read_command_line, run_part
 from benchmarks.few_shot_table import ABLATIONS, FIGURES, orders, spread, write_table
 from ttm.data.motion_patterns import PATTERNS
@@ -97,3 +98,16 @@ def test_the_program_writes_rows_and_a_table_and_goes_on(
     anew = (tmp_path / "out/rows.jsonl").read_text().splitlines()
     assert len(anew) == 3 and anew[1] != rows[1]
     assert (tmp_path / "out/rows.jsonl.old").read_text().splitlines() == rows
+
+
+def test_its_cost_is_measured_and_nothing_of_it_kept(
+    save_stable_diffusion: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = save_stable_diffusion(tmp_path / "base")
+    words = [
+        "--base", str(base), "--scenes", "1", "--clips", "2", "--steps", "100", "--size", "32", "--num-frames", "5",
+        "--sampling-steps", "1",
+    ]  # fmt: skip
+    told = FewShotPlan(["turns-back"], [0, 1], words, tmp_path / "out").cost()
+    assert "few_shot: 2 runs" in told and "2 trainings of 100 steps, 8 videos of" in told
+    assert not (tmp_path / "out").exists()
