@@ -118,7 +118,8 @@ def test_without_a_motion_adapter_each_frame_is_the_image_models(image_unet: Pat
 
 def test_a_motion_adapter_that_does_not_fit_is_named(image_unet: Path, unet: Any, tmp_path: Path) -> None:
     image = UNet2DConditionModel.from_pretrained(image_unet)
-    for change in ({"block_out_channels": [16, 16, 32, 64]}, {"motion_layers_per_block": 1}):
+    changes = ({"block_out_channels": [16, 16, 32, 64]}, {"motion_layers_per_block": 1}, {"motion_norm_num_groups": 4})
+    for change in changes:
         adapter = MotionAdapter.from_config({**ANIMATEDIFF_3, **change})
         with pytest.raises(ValueError, match=f"motion adapter does not fit the U-Net: its {next(iter(change))} is"):
             MaskedUNetMotionModel.from_unet2d(image, adapter)

@@ -24,6 +24,7 @@ from tools.ttm_tiny_unet.train_autoencoder import (
 )
 from tools.ttm_tiny_unet.train_text_encoder import Tagger, batch, caption, train_tokenizer
 from ttm.data.synthetic import SyntheticWorld
+from ttm.models.unet_motion import MaskedUNetMotionModel
 from ttm.motion.mask_trajectory import PALETTE
 
 
@@ -138,15 +139,32 @@ def test_an_error_of_the_noise_counts_as_the_error_of_v(folder: Path) -> None:
     torch.testing.assert_close(source.loss(answer, noise, weights, timesteps), expected, rtol=1e-3, atol=0)
 
 
-def test_some_clips_keep_their_first_frame_which_is_not_judged(folder: Path) -> None:
-    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
-    latents, noise, weights = torch.zeros(64, 2, 3, 1, 1), torch.ones(64, 2, 3, 1, 1), torch.ones(64, 1, 3, 1, 1)
-    noisy, judged = source.keep_first_frames(noise, latents, weights)
-    clean = (noisy[:, :, 0] == 0).all(1).flatten()
-    assert 16 < int(clean.sum()) < 48
-    assert torch.equal(judged[:, 0, 0].flatten() == 0, clean)
+def test_a_clean_first_frame_is_not_judged() -> None:
+    latents, noise, weights = torch.zeros(2, 2, 3, 1, 1), torch.ones(2, 2, 3, 1, 1), torch.ones(2, 1, 3, 1, 1)
+    noisy, judged = train_unet.with_clean_first_frame(noise, latents, weights)
+    assert (noisy[:, :, 0] == 0).all() and (judged[:, :, 0] == 0).all()
     assert torch.equal(noisy[:, :, 1:], noise[:, :, 1:]) and torch.equal(judged[:, :, 1:], weights[:, :, 1:])
     assert (noise == 1).all() and (weights == 1).all()
+
+
+def test_what_is_trained_is_what_the_few_shot_variant_opens() -> None:
+    torch.manual_seed(0)
+    unet, adapter = UNet2DConditionModel(**train_unet.UNET_CONFIG), train_unet.new_adapter()
+    for parameter in adapter.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    opened = MaskedUNetMotionModel.from_unet2d(unet, adapter)
+    opened_few_shot = MaskedUNetMotionModel.from_unet2d(unet, adapter, first_frame_attention=True)
+    video, keys = train_unet.with_motion(unet, adapter), train_unet.FirstFrameKeys(unet)
+    latents, text = torch.randn(2, LATENT_CHANNELS, 3, 8, 8), torch.randn(2, 40, 128)
+    with torch.no_grad():
+        expected = [model(latents, 7, text).sample for model in (opened, opened_few_shot)]
+        plain = video(latents, 7, text.repeat_interleave(3, 0)).sample
+        keys.look_at_first_frame(3)
+        seen = video(latents, 7, text.repeat_interleave(3, 0)).sample
+        keys.look_at_first_frame(None)
+        again = video(latents, 7, text.repeat_interleave(3, 0)).sample
+    torch.testing.assert_close([plain, seen], expected)
+    assert not torch.allclose(seen, plain, atol=1e-3) and torch.equal(again, plain)
 
 
 def test_a_second_start_finds_its_budget_spent_and_its_weights_again(folder: Path) -> None:

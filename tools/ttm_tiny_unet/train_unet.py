@@ -7,7 +7,9 @@ The U-Net is diffusers' ``UNet2DConditionModel`` as Stable Diffusion 1.x has it,
 places); the motion modules are AnimateDiff's. Pictures train the U-Net alone, so that it draws without them; clips
 train both. The first part of the time sees pictures only, the cheapest way to learn what things look like.
 The objective is Stable Diffusion's: predict the noise. Half of the clips keep their first frame clean, as the few-shot
-variant does: what a first frame looks like and how it goes on is what motion modules that saw millions of clips know.
+variant does, and take the keys and values of their spatial self-attention from it (its Eq. 5): what a first frame looks
+like and how it goes on is what motion modules that saw millions of clips know, and this many weights can't learn from
+six. Weights and layers stay Stable Diffusion's and AnimateDiff's; a picture is its own first frame.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import AttnProcessor2_0
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -36,13 +41,13 @@ UNET_CONFIG: dict[str, Any] = {
 }  # fmt: skip
 ADAPTER_CONFIG: dict[str, Any] = {
     "block_out_channels": (64, 32), "motion_layers_per_block": 1, "motion_num_attention_heads": 2,
-    "motion_max_seq_length": 32, "motion_norm_num_groups": 32,
+    "motion_max_seq_length": 32, "motion_norm_num_groups": UNET_CONFIG["norm_num_groups"],
 }  # fmt: skip
 OBJECT_WEIGHT = 3.0
 TEXT_DROPOUT = 0.1
 PICTURES_ONLY = 0.4
 CLEAN_FIRST_FRAME = 0.5
-"""Share of the clips whose first frame is not noised and not judged."""
+"""Share of the batches of clips whose first frames are clean, not judged, and what every frame looks at."""
 _SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
 _SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
 
@@ -80,6 +85,30 @@ def with_motion(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotio
     for ours, theirs in _blocks(video, adapter):
         ours.motion_modules = theirs.motion_modules
     return video
+
+
+class FirstFrameKeys(AttnProcessor2_0):
+    """Computes the spatial self-attention of a U-Net; while told to, with the keys and values of the first frame."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.num_frames: int | None = None
+        for block in unet.modules():
+            if isinstance(block, BasicTransformerBlock):
+                block.attn1.set_processor(self)
+
+    def look_at_first_frame(self, num_frames: int | None) -> None:
+        """Take tokens [B * T, n, D] for those of clips of so many frames; None: every frame looks at itself."""
+        self.num_frames = num_frames
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As diffusers calls it."""
+        if self.num_frames is not None:
+            first = rearrange(hidden_states, "(b t) n d -> b t n d", t=self.num_frames)[:, 0]
+            encoder_hidden_states = repeat(first, "b n d -> (b t) n d", t=self.num_frames)
+        return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
 def _blocks(one: Any, other: Any) -> list[tuple[Any, Any]]:
@@ -133,13 +162,9 @@ class NoisyScenes:
         timesteps = self._integers(STABLE_DIFFUSION_NOISE["num_train_timesteps"], len(latents))
         return self.noise.add_noise(latents, noise, timesteps), noise, timesteps
 
-    def keep_first_frames(self, noisy: Tensor, latents: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy clips [B, C, T, h, w] and weights with the first frame of some of them clean, of weight 0."""
-        clean = torch.rand(len(noisy), generator=self.random) < CLEAN_FIRST_FRAME
-        noisy, weights = noisy.clone(), weights.clone()
-        noisy[clean, :, 0] = latents[clean, :, 0]
-        weights[clean, :, 0] = 0
-        return noisy, weights
+    def chance(self, share: float) -> bool:
+        """Whether something happens that does so in this share of the cases."""
+        return bool(torch.rand((), generator=self.random) < share)
 
     def loss(self, prediction: Tensor, noise: Tensor, weights: Tensor, timesteps: Tensor) -> Tensor:
         """The error of the noise, weighed by 1 / a_t: as much as the error of v (Salimans and Ho 2022, SNR + 1).
@@ -149,6 +174,14 @@ class NoisyScenes:
         """
         kept = self.noise.alphas_cumprod[timesteps].view(-1, *(1,) * (noise.dim() - 1))
         return weighted_error(prediction / kept.sqrt(), noise / kept.sqrt(), weights)
+
+
+def with_clean_first_frame(noisy: Tensor, latents: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy clips [B, C, T, h, w] and weights with the first frames clean, of weight 0."""
+    noisy, weights = noisy.clone(), weights.clone()
+    noisy[:, :, 0] = latents[:, :, 0]
+    weights[:, :, 0] = 0
+    return noisy, weights
 
 
 def weighted_error(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -184,10 +217,10 @@ def main() -> None:
     torch.set_flush_denormal(True)
     source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
     unet, adapter = new_parts() if arguments.start is None else trained_parts(arguments.start)
-    video = with_motion(unet, adapter)
+    video, keys = with_motion(unet, adapter), FirstFrameKeys(unet)
     sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (unet, adapter)]
     print(f"{sizes[0]:.2f} M and {sizes[1]:.2f} M parameters, {len(source.scenes)} scenes", flush=True)
-    errors = {"pictures": 1.0, "clips": 1.0}
+    errors = {"pictures": 1.0, "clips": 1.0, "clips from a first frame": 1.0}
 
     def loss_at(step: int, fraction: float) -> Tensor:
         of_pictures = fraction < arguments.pictures_only or step % 3 == 0
@@ -197,13 +230,17 @@ def main() -> None:
             index, latents, weights = source.clips(3)
         noisy, noise, timesteps = source.noised(latents)
         text = source.texts(index, 0.5 if of_pictures else 0.05)
+        kind = "pictures" if of_pictures else "clips"
+        keys.look_at_first_frame(None)
         if of_pictures:
             prediction = unet(noisy, timesteps, text).sample
         else:
-            noisy, weights = source.keep_first_frames(noisy, latents, weights)
+            if source.chance(CLEAN_FIRST_FRAME):
+                kind = "clips from a first frame"
+                noisy, weights = with_clean_first_frame(noisy, latents, weights)
+                keys.look_at_first_frame(noisy.shape[2])
             prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
         loss = source.loss(prediction, noise, weights, timesteps)
-        kind = "pictures" if of_pictures else "clips"
         errors[kind] += 0.02 * (float(loss.detach()) - errors[kind])
         return loss
 

@@ -379,9 +379,11 @@ def _check_motion_adapter(unet: UNet2DConditionModel, adapter: MotionAdapter | N
     wanted = {
         "block_out_channels": list(unet.config.block_out_channels),
         "motion_layers_per_block": [layers] * count if isinstance(layers, int) else list(layers),
+        # Weights of any grouping load, but diffusers builds the modules with the U-Net's.
+        "motion_norm_num_groups": [unet.config.norm_num_groups],
     }
     for key, expected in wanted.items():
         found = adapter.config[key]
-        found = [found] * count if isinstance(found, int) else list(found)
+        found = [found] * len(expected) if isinstance(found, int) else list(found)
         if found != expected:
             raise ValueError(f"The motion adapter does not fit the U-Net: its {key} is {found}; expected {expected}.")
