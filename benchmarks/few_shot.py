@@ -19,6 +19,7 @@ others. Found-IoU-tiny: the same from where the prompt's phrase finds the object
 Text-tiny and Frame-tiny: CLIP's cosine of frames with the prompt, and of adjacent frames; -foreground: of what lies
 inside the masks.
 
+The arguments' defaults are what serves the embedded base best; docs/few_shot.md says how they were found.
 Rows are on the disk as they finish; the same command goes on where it was stopped, and trainings go on too.
 """
 
@@ -217,19 +218,19 @@ def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--scenes", type=int, default=2, help="test scenes of each pattern and seed")
-    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser.add_argument("--steps", type=int, default=1600, help="of training")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
-    parser.add_argument("--weighting", default="none", choices=WEIGHTINGS, help="of the noise's error")
+    parser.add_argument("--weighting", default="v", choices=WEIGHTINGS, help="of the noise's error")
     colours = "learn clips in every order of red, green, blue"
-    parser.add_argument("--vary-colours", action=argparse.BooleanOptionalAction, default=False, help=colours)
+    parser.add_argument("--vary-colours", action=argparse.BooleanOptionalAction, default=True, help=colours)
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
-    parser.add_argument("--guidance-scale", type=float, default=4.0)
-    parser.add_argument("--mask-guidance-scale", type=float, default=3.0)
-    parser.add_argument("--controlnet-scale", type=float, default=1.0)
-    parser.add_argument("--sharing-ratio", type=float, default=0.2, help="of every variant that shares")
+    parser.add_argument("--guidance-scale", type=float, default=2.5)
+    parser.add_argument("--mask-guidance-scale", type=float, default=2.0)
+    parser.add_argument("--controlnet-scale", type=float, default=1.75)
+    parser.add_argument("--sharing-ratio", type=float, default=0.1, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--num-frames", type=int, default=17)
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/few_shot"))
