@@ -71,6 +71,10 @@ CALLS: dict[str, dict[str, Any]] = {
 BASE_PARTS = ("unet", "motion_adapter", "controlnet", "vae", "text_encoder")
 ADDED = ("output", "patterns", "variants", "seeds", "scenes")
 """Arguments that only add rows; any other makes rows that don't belong to those before."""
+LEARNT_WITH = (
+    "clips", "steps", "batch_size", "lr", "optimizer", "weighting", "vary_colours", "precision", "size", "num_frames",
+)  # fmt: skip
+"""Arguments that decide a training, beside the base."""
 
 
 class Scores:
@@ -121,7 +125,8 @@ def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -
         KeyboardInterrupt: the training was told to stop.
     """
     name = pattern.replace(" ", "-")
-    trained = arguments.output / f"trained-{fingerprint({}, base_files(arguments))[:8]}"
+    decisive = {name: getattr(arguments, name) for name in LEARNT_WITH}
+    trained = arguments.output / f"trained-{fingerprint(decisive, base_files(arguments))[:8]}"
     folder = trained / f"{name}-{seed}{'' if masks else '-without-mask'}"
     scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
     clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
@@ -173,30 +178,37 @@ def make(
 def measure(
     rows: RowFile, known: Mapping[tuple[str, str], Any], pattern: str, seed: int, arguments: argparse.Namespace
 ) -> None:
-    """Every row of one pattern and seed that is not known, and a sheet of their videos."""
+    """Every row of one pattern and seed that is not known, and a sheet of the first scene's videos."""
     scenes = scenes_of("test", pattern, seed, arguments.scenes, arguments)
     wanted = [(variant, n) for variant in arguments.variants for n in range(len(scenes))]
     missing = [item for item in wanted if ("table", _item(pattern, seed, *item)) not in known]
     if not missing:
         return
+    sheet = arguments.output / f"{pattern.replace(' ', '-')}-{seed}.png"
+    drawn = [(variant, 0) for variant in arguments.variants]
+    if sheet.exists() and not set(drawn) & set(missing):
+        drawn = []
     scores, shown = Scores(), {"true": scenes[0].frames}
     pipes: dict[bool, FewShotPipeline] = {}
-    for variant, number in missing:
+    for variant, number in (item for item in wanted if item in missing or item in drawn):
         masks = variant != "without mask"
         if masks not in pipes:
             pipes[masks] = learn(pattern, seed, masks, arguments)
         frames = make(pipes[masks], variant, scenes[number], 100 * seed + number, arguments)
+        if (variant, number) in drawn:
+            shown[variant] = frames
+        if (variant, number) not in missing:
+            continue
         row = scores(frames, scenes[number])
         told = {"pattern": pattern, "seed": seed, "variant": variant, "prompt": scenes[number].plan.prompt}
         item = _item(pattern, seed, variant, number)
         rows.add("table", item, told | row)
         print(f"{item}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()), flush=True)
-        if number == 0:
-            shown[variant] = frames
-    times = np.linspace(0, arguments.num_frames - 1, 6).round().astype(int)
-    sheet = labelled_rows({name: clip[times] for name, clip in shown.items()}, scenes[0].plan.prompt)
-    with written_beside(arguments.output / f"{pattern.replace(' ', '-')}-{seed}.png") as path:
-        Image.fromarray(sheet).save(path)
+    if drawn:
+        times = np.linspace(0, arguments.num_frames - 1, 6).round().astype(int)
+        picture = labelled_rows({name: clip[times] for name, clip in shown.items()}, scenes[0].plan.prompt)
+        with written_beside(sheet) as path:
+            Image.fromarray(picture).save(path)
 
 
 def _item(pattern: str, seed: int, variant: str, number: int) -> str:

@@ -59,7 +59,7 @@ class MotionToVideo:
         unseen = left_out(self.seed, indices, "motion", self.left_out)
         motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
         condition = motion_to_video_condition(clips.video[:, :, :1], motion)
-        unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence)
+        unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence) & ~unseen  # without motion: all it has
         text, _ = self.texts.lookup(["" if gone else plan.prompt for plan, gone in zip(plans, unsaid, strict=True)])
         local_text, local_mask = self._local(plans, clips.coverage.shape[1])
         t, h, w = self.patch_size

@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-_EDGES = ("conv_in.", "conv_out.", "quant_conv.", "embed", "scale_shift_table")
+_EDGES = (
+    "conv_in.", "conv_out.", "quant_conv.", "embed", "scale_shift_table", "controlnet_down_blocks.",
+    "controlnet_mid_block.",
+)  # fmt: skip
 _LAST_OF_A_TRANSFORMER = "proj_out."
 
 
@@ -84,3 +87,5 @@ class MuonWithAdamW(torch.optim.Optimizer):
             group["lr"] = own["lr"]
         for optimizer in self._optimizers:
             optimizer.step()
+        for _, matrix in self._matrices:
+            matrix.grad = None  # a view: it would keep the gradient's memory

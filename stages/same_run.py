@@ -22,9 +22,12 @@ if TYPE_CHECKING:  # a trainer of two stages has no need of them
 
 KEPT = (
     "stage.name", "objective.name", "objective.beta_schedule", "objective.beta_start", "objective.beta_end",
-    "objective.weighting", "motion.name", "seed", "batch_size", "data.name", "data.size", "data.num_frames",
+    "objective.weighting", "objective.sampling", "objective.mean", "objective.std", "objective.shift", "motion.name",
+    "seed", "batch_size", "optimizer.name", "data.name", "data.size", "data.num_frames", "data.clips.height",
+    "data.clips.width", "data.clips.fps",
 )  # fmt: skip
-"""Settings that a run keeps from its first step to its last: they decide its samples and what is learnt of them."""
+"""Settings that a run keeps from its first step to its last: they decide its samples, what is learnt of them, and what
+an optimiser's state means. How often a condition is left out may change on the way, as the learning rate does."""
 BEGUN_WITH = "begun_with.json"
 
 
@@ -80,7 +83,7 @@ def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> 
         return
     known = json.loads(path.read_text(encoding="utf-8"))
     for name, value in described.items():
-        if known.get(name) != value:
+        if known.get(name) not in (None, value):
             raise ValueError(
                 f"{folder} holds a run with another {name}: {known.get(name)}; expected {value}, or another folder to"
                 " write (-o)."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from benchmarks import few_shot_drift
@@ -86,11 +87,21 @@ def test_the_program_writes_rows_and_a_table_and_goes_on(
     assert len(rows) == 3
     values = json.loads(rows[1])["row"]
     assert values["variant"] == "full" and all(0 <= values[name] <= 1 for name in FIGURES if "IoU" in name)
-    assert (tmp_path / "out/swings-0.png").exists() and "| without mask |" in capsys.readouterr().out
+    sheet = Image.open(tmp_path / "out/swings-0.png").size
+    assert "| without mask |" in capsys.readouterr().out
     main(words)
     assert (tmp_path / "out/rows.jsonl").read_text().splitlines() == rows
     run_part(read_command_line(words), "swings", 0)  # a job of benchmarks.ablate: what is known is not made again
     assert len((tmp_path / "out/rows-swings-0.jsonl").read_text().splitlines()) == 1
+
+    (tmp_path / "out/swings-0.png").unlink()
+    main([*words, "--scenes", "2"])  # rows of the second scene are new; the sheet, of the first, is whole again
+    assert len((tmp_path / "out/rows.jsonl").read_text().splitlines()) == 5
+    assert Image.open(tmp_path / "out/swings-0.png").size == sheet
+    main([*words, "--lr", "1e-4"])  # other settings learn in a folder of their own
+    assert len(list((tmp_path / "out").glob("trained-*/swings-0"))) == 2
+    main(words)
+    rows = (tmp_path / "out/rows.jsonl").read_text().splitlines()
 
     path = next((base / "unet").glob("*.safetensors"))  # the base is trained further: another model, under its old name
     save_file({name: value * 1.5 for name, value in load_file(path).items()}, path, {"format": "pt"})

@@ -149,6 +149,15 @@ def test_preview_lays_masks_over_the_frames_of_their_times(run: Run, moves: Path
     np.testing.assert_allclose(shown, np.arange(len(shown)) * 36, atol=14)  # every third frame of the video
 
 
+def test_preview_over_the_video_that_the_masks_were_lifted_from(run: Run, moves: Path, tmp_path: Path) -> None:
+    masks = MaskTrajectory.load(moves)
+    lifted = MaskTrajectory(masks.ids, 24 * 4 / 47)  # as extract leaves 5 frames spread over these 48
+    lifted.save(tmp_path / "lifted.npz")
+    write_video(tmp_path / "clip.mp4", np.zeros((48, 24, 32, 3), np.uint8), 24)
+    words = ("preview", tmp_path / "lifted.npz", "-o", tmp_path / "look", "--video", tmp_path / "clip.mp4")
+    assert run(*words) == 0
+
+
 WRONG = {
     "no action": ([], 2, "required: draw|extract|preview"),
     "no such keyframes": (["draw", "absent.json", "-o", "{out}/m.npz"], 1, "absent.json is not there; expected keyfr"),

@@ -14,6 +14,7 @@ import pytest
 from ttm.data.video_reader import read_video
 from ttm.data.video_resampling import resample_video
 from ttm.data.video_timeline import Timeline
+from ttm.segmentation.extraction import choose_frames
 
 MILLISECOND = Fraction(1, 1000)
 
@@ -67,6 +68,17 @@ def test_evenly_spaced_times_take_the_frame_that_is_on_show() -> None:
 def test_another_rate_of_an_even_video(fps: float, expected: list[int]) -> None:
     seconds = [number / 30 for number in range(12)]
     assert Timeline(None, seconds, 30.0).at_rate(fps) == (expected, fps)
+
+
+def test_frames_spread_over_a_video_are_found_again_at_their_own_rate() -> None:
+    for count in (12, 48, 100, 301):
+        line = Timeline(list(range(count)), [number / 24 for number in range(count)], 24)
+        for taken in range(2, count):
+            chosen, rate = choose_frames(count, 24, taken, spread=True)
+            found = line.at_rate(rate, taken)[0]
+            assert len(found) == taken
+            assert np.abs(np.subtract(found, chosen)).max() <= 1  # a time halfway between two frames has either
+    assert len(line.at_rate(rate, taken + 2)[0]) < taken + 2  # what lies behind the end stays missing
 
 
 def test_one_frame_is_a_video() -> None:

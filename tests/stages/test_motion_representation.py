@@ -81,6 +81,13 @@ def test_what_is_left_out_is_the_motion_and_who_does_what(settings: Build) -> No
     assert torch.equal(batch.conditions.latents[:, :4], whole.conditions.latents[:, :4])
 
 
+def test_a_sample_without_motion_keeps_its_sentence(settings: Build) -> None:
+    made = settings("stage=motion_to_video", "motion.left_out=0.5", "stage.drop_sentence=1")
+    task = build_task(made, Accelerator(cpu=True), build_transformer(made))
+    said = (task.batch(INDICES).conditions.text != task.nothing).flatten(1).any(dim=1)
+    assert said.tolist() == left_out(made.seed, INDICES, "motion", 0.5).tolist()
+
+
 def test_the_twin_without_motion_never_sees_any(settings: Build) -> None:
     made = settings("stage=motion_to_video", "motion=none", "host.region=none")
     batch = build_task(made, Accelerator(cpu=True), build_transformer(made)).batch(INDICES)

@@ -38,7 +38,13 @@ def test_first_and_last_layers_embeddings_norms_and_biases_are_not_muons() -> No
     named = dict(Network().named_parameters())
     assert [name for name, p in named.items() if is_hidden_matrix(name, p)] == ["conv.weight", "linear.weight"]
     matrix = named["linear.weight"]
-    for name in ("time_embedding.linear_1.weight", "patch_embedding.weight", "condition_embedder.time_proj.weight"):
+    for name in (
+        "time_embedding.linear_1.weight",
+        "patch_embedding.weight",
+        "condition_embedder.time_proj.weight",
+        "controlnet_down_blocks.2.weight",
+        "controlnet_mid_block.weight",
+    ):
         assert not is_hidden_matrix(name, matrix)
     for name in ("blocks.0.attn1.to_q.weight", "down_blocks.0.attentions.0.proj_out.weight"):
         assert is_hidden_matrix(name, matrix)
@@ -65,6 +71,7 @@ def test_equals_torchs_two_optimisers_each_on_its_own() -> None:
         kernel.grad = named["conv.weight"].grad.flatten(1)
         for each in (optimizer, muon, adamw):
             each.step()
+        assert all(matrix.grad is None for _, matrix in optimizer._matrices)  # nothing keeps a gradient's memory
         twin.conv.weight.data.copy_(kernel.detach().view_as(twin.conv.weight))
         for each in (model, twin):
             each.zero_grad()

@@ -286,7 +286,7 @@ def test_a_run_that_is_stopped_while_its_loss_is_no_number_keeps_its_last_checkp
     assert not (Path(made.output_dir) / "transformer").exists()
 
 
-@pytest.mark.parametrize("change", ["batch_size=2", "seed=7", "objective=v_prediction"])
+@pytest.mark.parametrize("change", ["batch_size=2", "seed=7", "objective=v_prediction", "optimizer.name=muon"])
 def test_a_run_keeps_what_decides_its_samples(settings: Build, change: str) -> None:
     run(settings("max_steps=1"))
     with pytest.raises(ValueError, match=f"holds a run with {change.split('=')[0]}.*another output_dir"):

@@ -45,8 +45,8 @@ def test_muon_trains_hidden_convolutions_and_goes_on_with_its_momentum(tmp_path:
     def told(progress: Progress) -> str:
         return ""
 
-    def start(minutes: float) -> Progress:
-        return train(module, loss_at, tmp_path, minutes=minutes, peak_learning_rate=0.01, on_checkpoint=told, muon=True)
+    def start(minutes: float, muon: bool = True) -> Progress:
+        return train(module, loss_at, tmp_path, minutes=minutes, peak_learning_rate=0.01, on_checkpoint=told, muon=muon)
 
     loss = float(loss_at(0, 0).detach())
     first = start(0.01)
@@ -57,6 +57,8 @@ def test_muon_trains_hidden_convolutions_and_goes_on_with_its_momentum(tmp_path:
     trained = module.hidden.weight.detach().clone()
     nn.init.zeros_(module.hidden.weight)
     assert start(0.01).step == first.step and torch.equal(module.hidden.weight, trained)
+    with pytest.raises(ValueError, match="holds a run that learns with muon; expected adamw, or another --run"):
+        start(0.03, muon=False)
     assert start(0.03).step > first.step and float(loss_at(0, 0).detach()) < loss
     momentum = load_file(tmp_path / "training.safetensors")["momentum_buffer/hidden.weight"]
     assert not torch.equal(momentum, stored["momentum_buffer/hidden.weight"])

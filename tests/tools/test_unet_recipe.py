@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stages.settings_loading import load_settings
@@ -197,6 +201,29 @@ def test_encoded_scenes_are_read_as_they_were_drawn(folder: Path) -> None:
     assert abs(float(scenes.coverage[1].float().mean()) - share) < 1
     with pytest.raises(ValueError, match="no encoded scenes"):
         encoded_scenes.load(folder / "nowhere")
+
+
+def test_scenes_of_two_autoencoders_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    path = next((folder / "scenes").glob("*.safetensors"))
+    shutil.copy(path, tmp_path / "000000.safetensors")
+    with safe_open(path, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        save_file(tensors, tmp_path / "000032.safetensors", {**opened.metadata(), "encoder": "another"})
+    with pytest.raises(ValueError, match="000032.safetensors is of another autoencoder.*expected scenes of one"):
+        encoded_scenes.load(tmp_path)
+
+
+def test_a_step_draws_the_same_whatever_was_drawn_before(folder: Path) -> None:
+    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+
+    def drawn(step: int) -> list[Tensor]:
+        source.at_step(step)
+        index, frame, latents, _ = source.pictures(3)
+        return [index, frame, *source.noised(latents)]
+
+    first, other, again = drawn(7), drawn(8), drawn(7)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[3], other[3])
 
 
 def test_mask_pictures_are_the_palette() -> None:

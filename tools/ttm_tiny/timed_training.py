@@ -63,12 +63,15 @@ def train(
 
     Returns:
         The progress at the end.
+
+    Raises:
+        ValueError: the run in ``folder`` was begun with the other optimiser.
     """
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     name = "muon" if muon and has_muon() else "adamw"
     settings = OptimizerSettings(name, peak_learning_rate, betas=[0.9, 0.95], weight_decay=0.01)
     optimizer = build_optimizer(named.items(), settings)
-    progress = _resume(named, optimizer, folder)
+    progress = _resume(named, optimizer, name, folder)
     last, since, running = time.monotonic(), 0.0, 0.0
     while progress.seconds < 60 * minutes:
         fraction = progress.seconds / (60 * minutes)
@@ -86,14 +89,16 @@ def train(
         now = time.monotonic()
         progress.seconds, since, last = progress.seconds + now - last, since + now - last, now
         if since > checkpoint_every_seconds or progress.seconds >= 60 * minutes:
-            _save(named, optimizer, progress, folder)
+            _save(named, optimizer, name, progress, folder)
             told = on_checkpoint(progress)
             print(f"step {progress.step} {progress.seconds / 60:.1f} min loss {running:.4f} {told}", flush=True)
             since, last = 0.0, time.monotonic()
     return progress
 
 
-def _save(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, folder: Path) -> None:
+def _save(
+    named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, kind: str, progress: Progress, folder: Path
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"weight/{name}": p.detach() for name, p in named.items()}
     for name, p in named.items():
@@ -101,15 +106,17 @@ def _save(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, prog
             tensors[f"{key}/{name}"] = tensor
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with written_beside(folder / "training.safetensors") as beside:
-        save_file(tensors, beside, metadata={"progress": json.dumps(asdict(progress))})
+        save_file(tensors, beside, metadata={"progress": json.dumps(asdict(progress)), "optimizer": kind})
 
 
-def _resume(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
+def _resume(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, kind: str, folder: Path) -> Progress:
     path = folder / "training.safetensors"
     if not path.exists():
         return Progress()
     with safe_open(path, framework="pt") as opened:
-        progress = Progress(**json.loads(opened.metadata()["progress"]))
+        progress, begun_with = Progress(**json.loads(opened.metadata()["progress"])), opened.metadata().get("optimizer")
+    if begun_with not in (None, kind):
+        raise ValueError(f"{folder} holds a run that learns with {begun_with}; expected {kind}, or another --run.")
     for stored, tensor in load_file(path).items():
         key, name = stored.split("/", 1)
         if key == "weight":

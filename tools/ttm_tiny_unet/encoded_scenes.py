@@ -122,15 +122,22 @@ def load(folder: Path) -> EncodedScenes:
     """Every scene of the folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or they are of several autoencoders.
     """
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise ValueError(f"{folder} holds no encoded scenes; run python -m tools.ttm_tiny_unet.encoded_scenes first.")
     tensors: dict[str, list[Tensor]] = {"latents": [], "coverage": [], "ids": []}
     texts: dict[str, list[Any]] = {"captions": [], "prompts": [], "faithful_frames": []}
+    encoders = set()
     for path in paths:
         with safe_open(path, framework="pt") as opened:
+            encoders.add(opened.metadata().get("encoder"))
+            if len(encoders) > 1:
+                raise ValueError(
+                    f"{path} is of another autoencoder than the files before it; expected scenes of one: encode as many"
+                    f" as {folder} holds, or remove those."
+                )
             for name, parts in tensors.items():
                 parts.append(opened.get_tensor(name))
             for name, told in json.loads(opened.metadata()["texts"]).items():

@@ -54,6 +54,7 @@ def main() -> None:
     errors = {"with": 1.0}
 
     def loss_at(step: int, fraction: float) -> Tensor:
+        source.at_step(step)
         index, frame, latents, weights = source.pictures(16)
         noisy, noise, timesteps = source.noised(latents)
         text = source.texts(index, 0.5)

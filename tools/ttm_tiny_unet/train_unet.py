@@ -18,6 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.attention import BasicTransformerBlock
@@ -127,8 +128,12 @@ class NoisyScenes:
 
     def __init__(self, scenes: EncodedScenes, embeddings: Tensor, seed: int) -> None:
         self.scenes, self.embeddings = scenes, embeddings
-        self.random = torch.Generator().manual_seed(seed)
+        self.seed, self.random = seed, torch.Generator().manual_seed(seed)
         self.noise = DDIMScheduler(**STABLE_DIFFUSION_NOISE)
+
+    def at_step(self, step: int) -> None:
+        """Draw what belongs to this step from now on: a run that goes on sees what it would have seen uninterrupted."""
+        self.random.manual_seed(int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0]))
 
     def _integers(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.random)
@@ -223,6 +228,7 @@ def main() -> None:
     errors = {"pictures": 1.0, "clips": 1.0, "clips from a first frame": 1.0}
 
     def loss_at(step: int, fraction: float) -> Tensor:
+        source.at_step(step)
         of_pictures = fraction < arguments.pictures_only or step % 3 == 0
         if of_pictures:
             index, _, latents, weights = source.pictures(24)

@@ -68,8 +68,9 @@ def read_video(
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file; expected a video.")
     timeline = read_timeline(path)
-    shown, rate = timeline.at_rate(fps)
-    stop = len(shown) if num_frames is None else start + (num_frames - 1) * stride + 1
+    wanted = start + 1 if num_frames is None else start + (num_frames - 1) * stride + 1
+    shown, rate = timeline.at_rate(fps, wanted)
+    stop = len(shown) if num_frames is None else wanted
     if start >= len(shown) or stop > len(shown):
         raise ValueError(_too_few(path, len(shown), num_frames, start, stride))
     frames = _decoded(path, timeline, shown[start:stop:stride], backend)

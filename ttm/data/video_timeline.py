@@ -34,7 +34,7 @@ class Timeline:
         """The number of a decoded frame: by its presentation time; where there is none, by those decoded before it."""
         return count if self._numbers is None or pts is None else self._numbers.get(pts)
 
-    def at_rate(self, fps: float | None = None) -> tuple[list[int], float]:
+    def at_rate(self, fps: float | None = None, least: int = 0) -> tuple[list[int], float]:
         """Which frame is on show at evenly spaced times, from the first frame on.
 
         A frame counts as shown from half a step before its time: containers round times, and a video of a constant
@@ -42,6 +42,7 @@ class Timeline:
 
         Args:
             fps: of those times; None = as many as there are frames.
+            least: so many times where the last of them is still within the video, though rounding would give one less.
 
         Returns:
             the numbers of the frames, ascending, and their frames a second.
@@ -52,7 +53,10 @@ class Timeline:
         if fps is None:
             times, spacing = begin + step * np.arange(count), step
         else:  # the last frame is on show for one step
-            times, spacing = begin + np.arange(max(1, round((span + step) * fps))) / fps, 1 / fps
+            many, spacing = max(1, round((span + step) * fps)), 1 / fps
+            if many < least and (least - 1) * spacing <= span + step / 2:
+                many = least
+            times = begin + np.arange(many) * spacing
         shown = np.searchsorted(self.seconds, times + min(step, spacing) / 2, side="left") - 1
         numbers = [int(number) for number in shown.clip(0, count - 1)]
         constant = numbers == list(range(count))
