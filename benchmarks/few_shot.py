@@ -221,9 +221,9 @@ def work(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
         yield from ((pattern, seed) for pattern in arguments.patterns)
 
 
-def read_command_line(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The program's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_command_line(words: Sequence[str] | None = None, page: str | None = __doc__) -> argparse.Namespace:
+    """The program's arguments; ``page`` is what --help begins with."""
+    parser = argparse.ArgumentParser(description=page, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="ttm-tiny-unet")
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS)[:4], choices=list(PATTERNS))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)

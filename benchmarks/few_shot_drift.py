@@ -134,7 +134,7 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The program; its arguments are those of :mod:`benchmarks.few_shot`."""
-    arguments = few_shot.read_command_line(words)
+    arguments = few_shot.read_command_line(words, __doc__)
     arguments.output.mkdir(parents=True, exist_ok=True)
     described = {name: value for name, value in vars(arguments).items() if name not in few_shot.ADDED}
     rows = RowFile(

@@ -2,7 +2,8 @@
 
     python -m stages.few_shot CLIPS --base ttm-tiny-unet -o runs/dog
     python -m stages.few_shot CLIPS --base stable-diffusion-v1-5/stable-diffusion-v1-5 \\
-        --motion-adapter guoyww/animatediff-motion-adapter-v1-5-2 --controlnet lllyasviel/sd-controlnet-seg memory=12gb
+        --motion-adapter guoyww/animatediff-motion-adapter-v1-5-2 --controlnet lllyasviel/sd-controlnet-scribble \\
+        --control-picture silhouette memory=12gb
     ttm generate --few-shot runs/dog "a white dog runs" --trajectory masks.npz -o out
 
 CLIPS is a folder of videos; what else may lie in it (masks, prompts.yaml) stands in ttm/data/clip_folder.py. Other
@@ -43,7 +44,7 @@ from stages.text_table import TextTable
 from stages.tracking import check_tracker
 from stages.train import start_accelerator
 from stages.trainer import Finished, Trainer
-from ttm.data.clip_folder import Clip, read_clip_folder
+from ttm.data.clip_folder import Clip, clip_names, read_clip_folder
 from ttm.motion.control_picture import CONTROL_PICTURES
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.embedded import embedded_folder
@@ -75,6 +76,8 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
         OSError: a folder that can't be written.
     """
     began = time.monotonic()
+    if clips is None:
+        clip_names(Path(settings.data.clips.folder))  # before a folder is made, or a base fetched
     accelerator = start_accelerator(settings)
     check_optimizer(settings.optimizer.name)
     check_tracker(settings.tracker)

@@ -144,6 +144,13 @@ BAD = {
     "scale": (["{picture}", "The red ball moves.", "--guidance-scale", "nan"], 2, "expected a finite number"),
     "preview": (["{picture}", "The red ball moves.", "--preview", "many"], 2, "'many' is no whole number"),
     "typo": (["{picture}", "The red ball moves.", "--sead", "1"], 2, "unrecognized arguments: --sead"),
+    "no quotes": (["{picture}", "The", "red", "ball", "moves."], 2, "red ball moves.; expected quotes around a text"),
+    "few-shot alone": (
+        ["{picture}", "The red ball moves.", "--sharing", "0.1"],
+        2,
+        "expected --few-shot FOLDER beside",
+    ),
+    "seed": (["{picture}", "The red ball moves.", "--seed", str(2**64)], 2, "expected 0 to 2^63 - 1"),
     "both": (
         ["{picture}", "A ball rolls.", "--preview", "2", "--trajectory", "x.npz"],
         2,

@@ -22,6 +22,14 @@ def test_files_are_found_by_name(videos: Path) -> None:
     assert alone == ("a b", videos / "a b.mp4")
 
 
+def test_of_what_generate_wrote_the_video_alone_is_scored(tmp_path: Path) -> None:
+    for name in ("a/video.mp4", "a/trajectory.mp4", "a/overlay.mp4", "b/overlay.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a" / "run.json").write_text("{}")
+    assert set(find_files(tmp_path, VIDEO_SUFFIXES, "videos")) == {"a/video", "b/overlay"}
+
+
 def test_no_videos_or_two_of_one_name_are_errors(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="videos: .*empty holds none; expected files that end in .mp4"):

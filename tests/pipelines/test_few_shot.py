@@ -312,3 +312,9 @@ def test_a_trained_folder_that_does_not_fit_or_is_damaged(base: Path, tmp_path: 
     (tmp_path / "trained/few_shot.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(ValueError, match="describes no few-shot training"):
         FewShotPipeline.from_pretrained(tmp_path / "trained")
+
+
+def test_a_training_that_has_not_ended(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="holds neither few_shot.json nor model_index.json; expected what"):
+        FewShotPipeline.from_pretrained(tmp_path)

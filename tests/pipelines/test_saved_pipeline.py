@@ -247,6 +247,7 @@ def test_what_cannot_be_opened_says_why(pipe: Pipeline, folder: Path, tmp_path: 
 
     refused("no model 'ttm-tinny'; expected an embedded one .*folder, or a Hub id", "ttm-tinny")
     refused("no model '/nowhere/at/all'", "/nowhere/at/all")
+    refused("There is no folder runs/nothere, and as a Pipeline of the Hub it can't be had", "runs/nothere")
     refused("has no model_index.json", tmp_path)
     refused("holds a Pipeline; expected a ImageToMotionPipeline", cls=ImageToMotionPipeline)
     _index(folder, lambda values: values.update(num_framez=17))

@@ -83,6 +83,8 @@ def test_an_answer_that_takes_too_long_is_no_answer(tmp_path: Path) -> None:
 def test_models_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no language model 'nowhere'"):
         LanguageModelPlanner("nowhere", cache=False).plan("The ball moves.")
+    with pytest.raises(ValueError, match="no language model '/nowhere'; expected a folder"):
+        LanguageModelPlanner("/nowhere", cache=False).plan("The ball moves.")
     with pytest.raises(ValueError, match="can't be opened as a causal language model"):
         LanguageModelPlanner(str(tmp_path), cache=False).plan("The ball moves.")
     folder = Path(random_model(tmp_path))

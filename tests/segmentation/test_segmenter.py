@@ -88,6 +88,11 @@ def test_the_error_says_what_was_not_found_and_what_was_seen(segmenter: Segmente
     assert caught.value.phrases == ("red",) and "'grey'" not in str(caught.value)
 
 
+def test_a_phrase_that_is_asked_for_twice(segmenter: Segmenter, sees_colours: np.ndarray) -> None:
+    with pytest.raises(PhraseNotFoundError, match=r"'red' \(asked for more often than it is there\)"):
+        segmenter.segment(sees_colours, ["red", "red"])
+
+
 def test_an_image_without_any_mask(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     none = Candidates(np.zeros((0, 16, 16), bool), np.zeros(0, np.float32))
     monkeypatch.setattr(module, "find_candidates", lambda *_: none)

@@ -245,6 +245,9 @@ def test_what_it_refuses(settings: Callable[..., Settings], changes: list[str], 
 def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"stages.few_shot: .*no setting 'optimizer.lx'"):
         main([str(tmp_path), "optimizer.lx=3"])
+    with pytest.raises(SystemExit, match="stages.few_shot: .*nowhere is no folder"):
+        main([str(tmp_path / "nowhere"), "--base", "someone/else", "-o", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")

@@ -6,12 +6,15 @@ import argparse
 import math
 from collections.abc import Callable
 
+DEFAULT_MODEL = "ttm-tiny"
+"""Of every ``--model``."""
+
 
 def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
     """A whole number in ``least..most``."""
 
     def read(text: str) -> int:
-        limits = f"{least}..{most}" if most < 2**31 else f"{least} or more"
+        limits = f"{least}..{most}" if most < 2**31 else f"{least} to 2^63 - 1"
         try:
             value = int(text)
         except ValueError:

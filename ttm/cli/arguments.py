@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from ttm.cli.argument_types import scale, whole_number, words
+from ttm.cli.argument_types import DEFAULT_MODEL, scale, whole_number, words
 from ttm.cli.errors import EXIT_USAGE
 from ttm.cli.evaluate_arguments import add_evaluate
 from ttm.cli.few_shot_arguments import add_few_shot
@@ -24,7 +24,7 @@ the sentence says, and beside it the mask trajectory that led there.
 
   ttm generate photo.jpg "The red ball moves left." -o look --preview 6
       Draws six motions (seeds 0 to 5) on one sheet, without rendering. Choose one and
-      render it: the same command with --seed in the place of --preview.
+      render it: the same command with --seed in the place of --preview, and another -o.
 
   ttm plan "The cat and the dog run left."
       Shows how the sentence is taken apart: objects, and what each of them does.
@@ -36,7 +36,7 @@ the sentence says, and beside it the mask trajectory that led there.
       A motion of your own, by keyframes; or lifted from a video (extract), or painted. Hand
       it to --trajectory; `ttm trajectory preview` shows it.
 
-  ttm evaluate out --reference real --prompts prompts.csv
+  ttm evaluate videos --reference real --prompts prompts.csv
       Scores any model's videos: FVD, CF, ViCLIP, AD, Alignment, mask IoU.
 
   ttm doctor
@@ -64,6 +64,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line and leave with the exit code of a wrong command line."""
+        if message.startswith("unrecognized arguments: ") and not message.split(": ", 1)[1].startswith("-"):
+            message += "; expected quotes around a text of several words"
         print(f"{self.prog}: error: {message} (see `{self.prog} --help`)", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
@@ -77,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"through-the-mask {_version()}")
-    commands = parser.add_subparsers(dest="command", prog="ttm", metavar="", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest="command", prog="ttm", metavar="COMMAND", help=argparse.SUPPRESS)
     _add_generate(commands)
     _add_plan(commands)
     _add_segment(commands)
@@ -190,6 +192,6 @@ def _add_output(page: argparse.ArgumentParser, what: str) -> None:
 
 def _add_model(page: argparse.ArgumentParser) -> None:
     model = page.add_argument_group("model")
-    model.add_argument("--model", default="ttm-tiny", help="ttm-tiny (embedded, default), a folder, or a Hub id")
+    model.add_argument("--model", default=DEFAULT_MODEL, help="ttm-tiny (embedded, default), a folder, or a Hub id")
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
     model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32")

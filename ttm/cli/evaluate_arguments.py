@@ -9,10 +9,11 @@ from ttm.cli.argument_types import rate, whole_number
 PAGE = """\
 Score videos of any model; every figure with its N, a 95% interval, and what it is made of.
 
-  ttm evaluate out --reference real --prompts prompts.csv --json scores.json
-  ttm evaluate out --metrics cf-adjacent,ad
+  ttm evaluate videos --reference real --prompts prompts.csv --json scores.json
+  ttm evaluate videos --metrics cf-adjacent,ad
 
 Videos, references and trajectories are paired by file name, prompts by the names in their file.
+Of a folder that `ttm generate` wrote, video.mp4 alone is taken.
 Metrics: fvd viclip-v (need --reference), viclip-t alignment (--prompts), cf-all-pairs cf-adjacent
 ad; cf-all-pairs-foreground cf-adjacent-foreground alignment-foreground mask-iou (--trajectories).
 Left out, all are taken that can be had from what is given. Public weights come from the Hub, or

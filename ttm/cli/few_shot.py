@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from ttm.cli.argument_types import DEFAULT_MODEL
 from ttm.cli.errors import EXIT_USAGE, CommandError
+from ttm.cli.few_shot_arguments import CONTROLNET_SCALE, SHARING
 from ttm.cli.generate import OUTPUTS, chosen_device, digest, told_to, versions, write_outputs
 from ttm.cli.inputs import read_image, read_trajectory
 from ttm.cli.output_folder import check_output
+from ttm.cli.planner import LLM_OPTIONS
 from ttm.cli.progress import Progress, hush_libraries
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import ObjectPrompt, PromptPlan
 from ttm.prompt_planner import RulePlanner
 
 NAMES = ("few_shot.json", "model_index.json")
-REFUSED = ("plan", "mask", "preview")
+REFUSED = ("plan", "mask", "preview", *LLM_OPTIONS)
 
 
 def run(arguments: Namespace) -> int:
@@ -63,7 +66,12 @@ def _prompt_and_image(arguments: Namespace) -> tuple[str, str | None]:
     """With one word after the options, IMAGE is left out and it is the prompt."""
     for name in REFUSED:
         if getattr(arguments, name):
-            raise CommandError(f"--{name} has no part in --few-shot; its masks come from --trajectory.", EXIT_USAGE)
+            option = f"--{name.replace('_', '-')}"
+            raise CommandError(f"{option} has no part in --few-shot; its masks come from --trajectory.", EXIT_USAGE)
+    if arguments.planner != "rules":
+        raise CommandError("--planner has no part in --few-shot; its prompt is taken as a whole.", EXIT_USAGE)
+    if arguments.model != DEFAULT_MODEL:
+        raise CommandError("--few-shot FOLDER takes the place of --model; expected one of them.", EXIT_USAGE)
     if not arguments.trajectory:
         raise CommandError("--few-shot needs --trajectory FILE: the masks to follow.", EXIT_USAGE)
     prompt, image = (arguments.image, None) if arguments.prompt is None else (arguments.prompt, arguments.image)
@@ -75,7 +83,7 @@ def _prompt_and_image(arguments: Namespace) -> tuple[str, str | None]:
 
 
 def _options(arguments: Namespace) -> dict[str, Any]:
-    matched = arguments.match_colours
+    matched, strength = arguments.match_colours, arguments.controlnet_scale
     return {
         "num_frames": arguments.num_frames,
         "height": arguments.height,
@@ -84,11 +92,11 @@ def _options(arguments: Namespace) -> dict[str, Any]:
         "guidance_scale": arguments.guidance_scale,
         "image_guidance_scale": arguments.image_guidance_scale,
         "negative_prompt": arguments.negative_prompt,
-        "sharing_ratio": arguments.sharing,
+        "sharing_ratio": SHARING if arguments.sharing is None else arguments.sharing,
         "renormalise_sharing": arguments.renormalise_sharing,
         "match_latents": matched in ("latents", "both"),
         "match_histograms": matched in ("histograms", "both"),
-        "controlnet_conditioning_scale": arguments.controlnet_scale,
+        "controlnet_conditioning_scale": CONTROLNET_SCALE if strength is None else strength,
         "use_controlnet": False if arguments.no_controlnet else None,
     }
 

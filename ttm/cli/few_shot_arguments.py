@@ -6,6 +6,10 @@ import argparse
 
 from ttm.cli.argument_types import scale, share
 
+SHARING, CONTROLNET_SCALE = 0.2, 1.0
+ONLY_FEW_SHOT = ("sharing", "renormalise_sharing", "match_colours", "controlnet_scale", "no_controlnet")
+"""Options that mean nothing without ``--few-shot``; None or False where they were not given."""
+
 
 def add_few_shot(page: argparse.ArgumentParser) -> None:
     """Add the options to the page of ``ttm generate``."""
@@ -18,7 +22,7 @@ def add_few_shot(page: argparse.ArgumentParser) -> None:
         "longer than the window that was learnt is followed window by window",
     )
     few.add_argument(
-        "--sharing", metavar="R", type=share, default=0.2, help="share of the first frame in the others' noise (0.2)"
+        "--sharing", metavar="R", type=share, help=f"share of the first frame in the others' noise (default {SHARING})"
     )
     few.add_argument("--renormalise-sharing", action="store_true", help="bring that noise back to unit variance")
     few.add_argument(
@@ -30,7 +34,7 @@ def add_few_shot(page: argparse.ArgumentParser) -> None:
         "--controlnet-scale",
         metavar="S",
         type=scale,
-        default=1.0,
-        help="how strongly ControlNet shapes the first frame (1); more, where the object also turns up elsewhere",
+        help=f"how strongly ControlNet shapes the first frame (default {CONTROLNET_SCALE:g}); more, where the object"
+        " also turns up elsewhere",
     )
     few.add_argument("--no-controlnet", action="store_true", help="draw the first frame from the prompt alone")

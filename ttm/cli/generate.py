@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttm.cli.errors import EXIT_USAGE, CommandError
+from ttm.cli.few_shot_arguments import ONLY_FEW_SHOT
 from ttm.cli.inputs import read_image, read_masks, read_plan, read_trajectory
 from ttm.cli.output_folder import check_output, written_whole
 from ttm.cli.planner import make_plan
@@ -264,6 +265,9 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _check_usage(arguments: Namespace) -> None:
+    if given := [name for name in ONLY_FEW_SHOT if getattr(arguments, name) not in (None, False)]:
+        option = f"--{given[0].replace('_', '-')}"
+        raise CommandError(f"{option} has no part in this; expected --few-shot FOLDER beside it.", EXIT_USAGE)
     if arguments.prompt is None and arguments.plan is None:
         raise CommandError("PROMPT is missing; expected a sentence, or --plan FILE.", EXIT_USAGE)
     if arguments.plan and arguments.planner == "llm":

@@ -12,7 +12,7 @@ from ttm.cli.errors import EXIT_USAGE, CommandError
 if TYPE_CHECKING:
     from ttm.objects import PromptPlan
 
-_LLM_OPTIONS = ("llm_model", "llm_server", "llm_template", "llm_timeout", "llm_fallback")
+LLM_OPTIONS = ("llm_model", "llm_server", "llm_template", "llm_timeout", "llm_fallback")
 
 
 def add_planner(page: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def make_plan(arguments: argparse.Namespace) -> tuple[PromptPlan, dict[str, Any]
     from ttm.planning.language_model_planner import PlannerFallbackWarning
     from ttm.prompt_planner import LanguageModelPlanner, RulePlanner
 
-    given = [name for name in _LLM_OPTIONS if getattr(arguments, name) is not None]
+    given = [name for name in LLM_OPTIONS if getattr(arguments, name) is not None]
     if arguments.planner == "rules":
         if given:
             option = f"--{given[0].replace('_', '-')}"

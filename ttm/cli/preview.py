@@ -104,7 +104,7 @@ def write(folder: Path, preview: Preview, record: dict[str, Any]) -> None:
 def closing_words(folder: Path, seed: int, count: int) -> str:
     """What to do next."""
     last = seed + count - 1
-    advice = f"Render one: the same command with --seed {seed}..{last} in the place of --preview."
+    advice = f"Render one: the same command with --seed {seed}..{last} in the place of --preview, and another -o."
     return f"{folder / 'preview.png'}\n{advice}"
 
 

@@ -35,7 +35,8 @@ def draw(arguments: Namespace) -> int:
 
     path = _checked_output(arguments)
     if not Path(arguments.keyframes).is_file():
-        raise CommandError(f"{arguments.keyframes} is not there; expected keyframes (.json).")
+        found = "is a folder" if Path(arguments.keyframes).is_dir() else "is not there"
+        raise CommandError(f"{arguments.keyframes} {found}; expected keyframes (.json).")
     keyframes = Keyframes.load(arguments.keyframes)
     trajectory = keyframes.draw(read_masks(arguments.mask) if arguments.mask else None)
     names = [item.name for item in keyframes.scene.objects]

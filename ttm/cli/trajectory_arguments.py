@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ttm.cli.argument_types import numbers, rate, whole_number, words
+from ttm.cli.argument_types import DEFAULT_MODEL, numbers, rate, whole_number, words
 
 PAGE = """\
 Mask trajectories to guide a video with: drawn, lifted from a video, or painted frame by frame.
@@ -101,7 +101,7 @@ def _add_extract(actions: argparse._SubParsersAction) -> argparse.ArgumentParser
     )
     form.add_argument("--size", metavar=("H", "W"), type=whole_number(1), nargs=2, help="the centre, resized")
     model = page.add_argument_group("model that follows the objects of a video")
-    model.add_argument("--model", default="ttm-tiny", help="ttm-tiny (embedded, default), a folder, or a Hub id")
+    model.add_argument("--model", default=DEFAULT_MODEL, help="ttm-tiny (embedded, default), a folder, or a Hub id")
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
     return page
 

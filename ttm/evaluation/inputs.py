@@ -24,6 +24,8 @@ from ttm.metrics.scoring import Clip
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg")
 TRAJECTORY_SUFFIX = ".npz"
+GENERATED, BESIDE_IT = ("run.json", "video.mp4"), ("trajectory.mp4", "overlay.mp4")
+"""What tells a folder of ``ttm generate``, and what lies there that is no video of the model's."""
 _NAMES_SHOWN = 5
 
 
@@ -54,7 +56,7 @@ class Item:
 
 
 def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
-    """The files of a folder and its subfolders by name, or one file.
+    """The files of a folder and its subfolders by name, or one file. Of what ``ttm generate`` wrote, the video alone.
 
     Raises:
         ValueError: no such path, no such file in it, or two files of one name.
@@ -67,6 +69,8 @@ def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path
     found: dict[str, Path] = {}
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() not in endings or not file.is_file() or file.name.startswith("."):
+            continue
+        if file.name in BESIDE_IT and all((file.parent / name).is_file() for name in GENERATED):
             continue
         name = _composed(file.relative_to(path).with_suffix("").as_posix())
         if name in found:

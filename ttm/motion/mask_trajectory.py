@@ -276,6 +276,8 @@ class MaskTrajectory:
         Raises:
             ValueError: as :meth:`load`.
         """
+        if not archive.startswith(b"PK"):
+            raise ValueError(f"{name} is no trajectory; expected .npz, as MaskTrajectory.save writes it.")
         try:
             with np.load(io.BytesIO(archive), allow_pickle=False) as loaded:
                 arrays = {key: loaded[key] for key in loaded.files}

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
-from ttm.pipelines import few_shot_folder
+from ttm.pipelines import few_shot_folder, saved_pipeline
 from ttm.pipelines.autoencoders import LatentFormat, decode_latents, encode_video, latent_shape
 from ttm.pipelines.colour_matching import match_frame_histograms, match_latent_statistics
 from ttm.pipelines.conditioning import Conditions, trajectory_coverage
@@ -172,6 +172,11 @@ class FewShotPipeline(StagePipeline):
             if unknown := sorted(set(kwargs) - known):
                 raise ValueError(f"There is no setting {unknown[0]!r}; expected some of {', '.join(sorted(known))}.")
             return cls(**few_shot_folder.open_few_shot(folder, **kwargs))
+        if folder.is_dir() and not (folder / saved_pipeline.INDEX).is_file():
+            raise ValueError(
+                f"{folder} holds neither {few_shot_folder.INDEX} nor {saved_pipeline.INDEX}; expected what `python -m"
+                " stages.few_shot` leaves when it ends, or a folder of save_pretrained."
+            )
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @torch.no_grad()

@@ -87,6 +87,11 @@ class SavedPipeline(DiffusionPipeline):
         try:
             pipeline = super().from_pretrained(name if folder is None else str(folder), **kwargs)
         except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+            if folder is None and isinstance(error, OSError):
+                reason = str(error).splitlines()[0][:200]
+                raise ValueError(
+                    f"There is no folder {name}, and as a {cls.__name__} of the Hub it can't be had: {reason}"
+                ) from error
             raise ValueError(f"{name} can't be opened as a {cls.__name__}: {error}") from error
         pipeline.register_to_config(_name_or_path=name)
         return pipeline

@@ -52,7 +52,7 @@ class LocalModel:
 
     def __init__(self, model: str, timeout: float, device: str | None = None, dtype: str = "auto") -> None:
         self.timeout = timeout
-        if not Path(model).is_dir() and model.count("/") != 1:
+        if not Path(model).is_dir() and (model.count("/") != 1 or model.startswith((".", "/"))):
             raise ValueError(f"There is no language model {model!r}; expected a folder, or a Hub id 'owner/name'.")
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind = dtype if dtype == "auto" else getattr(torch, dtype)

@@ -266,13 +266,7 @@ class Segmenter(ModelMixin, ConfigMixin):
         chosen = grounding.assign(found.log_odds, found.masks, found.quality, self.config["quality_weight"])
         missing = [n for n, mask in enumerate(chosen) if mask < 0 or found.log_odds[mask, n] < found.least]
         if missing:
-            nothing = "no region is left for it" if len(found.masks) else "nothing like it"
-            reasons = [
-                f"{phrases[n]!r} (" + (nothing if chosen[n] < 0 else
-                f"probability {np.exp(found.log_odds[chosen[n], n]):.2g}; "
-                f"at least {np.exp(found.least):g} is needed") + ")"
-                for n in missing
-            ]  # fmt: skip
+            reasons = [f"{phrases[n]!r} ({_why_missing(phrases, n, int(chosen[n]), found)})" for n in missing]
             raise PhraseNotFoundError(
                 f"No region of the image matches {', '.join(reasons)}. What was seen: {found.seen()}. {_ADVICE}",
                 [phrases[n] for n in missing],
@@ -359,6 +353,16 @@ class Segmenter(ModelMixin, ConfigMixin):
 
 
 _ADVICE = "Name the object as it looks, or hand in its mask."
+
+
+def _why_missing(phrases: Sequence[str], number: int, region: int, found: Grounded) -> str:
+    """Why no region was taken for a phrase; ``region`` is the one that would have come next, -1 for none."""
+    if phrases.count(phrases[number]) > 1:
+        return "asked for more often than it is there"
+    if region < 0:
+        return "no region is left for it" if len(found.masks) else "nothing like it"
+    probability = np.exp(found.log_odds[region, number])
+    return f"probability {probability:.2g}; at least {np.exp(found.least):g} is needed"
 
 
 def _quoted(phrases: Sequence[str]) -> str:
