@@ -165,7 +165,7 @@ def make(
         MaskTrajectory(scene.ids, FPS),
         num_inference_steps=arguments.sampling_steps,
         guidance_scale=arguments.guidance_scale,
-        image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else None,
+        image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else 1.0,
         controlnet_conditioning_scale=arguments.controlnet_scale,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
@@ -239,8 +239,8 @@ def read_command_line(words: Sequence[str] | None = None, page: str | None = __d
     parser.add_argument("--vary-colours", action=argparse.BooleanOptionalAction, default=True, help=colours)
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
-    parser.add_argument("--guidance-scale", type=float, default=2.5)
-    parser.add_argument("--mask-guidance-scale", type=float, default=2.0)
+    parser.add_argument("--guidance-scale", type=float, default=1.5)
+    parser.add_argument("--mask-guidance-scale", type=float, default=1.25)
     parser.add_argument("--controlnet-scale", type=float, default=1.75)
     parser.add_argument("--sharing-ratio", type=float, default=0.1, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)

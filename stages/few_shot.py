@@ -8,7 +8,8 @@
 
 CLIPS is a folder of videos; what else may lie in it (masks, prompts.yaml) stands in ttm/data/clip_folder.py. Other
 settings are ``key=value``, as of ``stages.train``: max_steps, optimizer.lr, data.num_frames, data.clips.height,
-memory=8gb, …; their values are in configs/few_shot.yaml and what it names.
+memory=8gb, …; their values are in configs/few_shot.yaml and what it names, for an embedded base in
+configs/few_shot_embedded.yaml.
 
 The same command again goes on from the last checkpoint. It ends with few_shot.json and few_shot.safetensors in the
 output folder: only what was trained, which are the new layers, the motion modules and all self- and cross-attention,
@@ -27,6 +28,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +160,9 @@ def _record(
     settings: Settings, base: Base, switches: dict[str, Any], sizes: dict[str, Any], clips: Sequence[Clip],
     finished: Finished,
 ) -> FewShotRecord:  # fmt: skip
-    data = settings.data
+    data, calls = settings.data, asdict(settings.calls)
+    if not settings.host.mask_cross_attention:
+        calls["image_guidance_scale"] = 1.0  # there are no masks to guide to
     return FewShotRecord(
         base,
         switches,
@@ -172,6 +176,7 @@ def _record(
             "fps": data.clips.fps,
             "max_sequence_length": settings.host.max_sequence_length,
             "control_picture": settings.host.control_picture,
+            **calls,
         },
         {
             "clips": sorted({clip.name for clip in clips}),
@@ -209,7 +214,8 @@ def read_arguments(arguments: Sequence[str]) -> Settings:
         raise ValueError(f"{twice[0]} is no setting of few-shot training; expected {OPTIONS[twice[0]]}.")
     if given.output is not None and "output_dir" in named:
         raise ValueError("There is an output_dir beside -o; expected one of them.")
-    settings = load_settings(given.settings, config_name="few_shot")
+    small = embedded_folder(given.base) is not None
+    settings = load_settings(given.settings, config_name="few_shot_embedded" if small else "few_shot")
     settings.data.clips.folder = given.clips
     host = settings.host
     host.pipeline = host.init_from = given.base

@@ -55,6 +55,16 @@ class HostSettings:
 
 
 @dataclass
+class CallSettings:
+    """few_shot: what calls of the trained folder use by default, arguments of ``ttm.FewShotPipeline``."""
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    image_guidance_scale: float = 1.0  # of the masks
+    controlnet_conditioning_scale: float = 1.0
+
+
+@dataclass
 class MotionSettings:
     """The intermediate representation between the stages."""
 
@@ -162,6 +172,7 @@ class Settings:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    calls: CallSettings = field(default_factory=CallSettings)
     seed: int = 0
     output_dir: str = "runs/${stage.name}"
     max_steps: int = 50_000

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from itertools import permutations
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,27 @@ def test_the_control_picture_is_kept_for_what_opens_the_folder(settings: Callabl
     made = settings("max_steps=1", "--control-picture", "silhouette")
     run(made)
     assert FewShotPipeline.from_pretrained(made.output_dir).config.control_picture == "silhouette"
+
+
+def test_what_calls_use_by_default_is_kept_too(settings: Callable[..., Settings]) -> None:
+    changes = ("max_steps=1", "calls.guidance_scale=1.5", "calls.image_guidance_scale=2", "calls.num_inference_steps=3")
+    made = settings(*changes, "calls.controlnet_conditioning_scale=1.75")
+    run(made)
+    opened = FewShotPipeline.from_pretrained(made.output_dir).config
+    assert (opened.guidance_scale, opened.image_guidance_scale, opened.num_inference_steps) == (1.5, 2, 3)
+    assert opened.controlnet_conditioning_scale == 1.75
+    made = settings(*changes, "host.mask_cross_attention=false", output="without masks")
+    run(made)
+    assert FewShotPipeline.from_pretrained(made.output_dir).config.image_guidance_scale == 1
+
+
+def test_an_embedded_base_is_learnt_on_at_its_own_size(clips: Path) -> None:
+    embedded, public = (read_arguments([str(clips), "--base", name]) for name in ("ttm-tiny-unet", "someone/else"))
+    assert (embedded.data.num_frames, embedded.data.clips.height, embedded.data.clips.width) == (17, 128, 128)
+    assert (public.data.num_frames, public.data.clips.height, public.data.clips.width) == (16, 320, 512)
+    assert embedded.max_steps < 0.2 * public.max_steps and embedded.calls.guidance_scale < public.calls.guidance_scale
+    for same in ("stage", "motion", "optimizer.betas", "host.first_frame_attention"):
+        assert attrgetter(same)(embedded) == attrgetter(same)(public)
 
 
 def test_lora_trains_low_rank_matrices_and_the_new_layers(settings: Callable[..., Settings]) -> None:

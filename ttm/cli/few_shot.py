@@ -11,7 +11,7 @@ import numpy as np
 
 from ttm.cli.argument_types import DEFAULT_MODEL
 from ttm.cli.errors import EXIT_USAGE, CommandError
-from ttm.cli.few_shot_arguments import CONTROLNET_SCALE, SHARING
+from ttm.cli.few_shot_arguments import SHARING
 from ttm.cli.generate import OUTPUTS, chosen_device, digest, told_to, versions, write_outputs
 from ttm.cli.inputs import read_image, read_trajectory
 from ttm.cli.output_folder import check_output
@@ -83,7 +83,7 @@ def _prompt_and_image(arguments: Namespace) -> tuple[str, str | None]:
 
 
 def _options(arguments: Namespace) -> dict[str, Any]:
-    matched, strength = arguments.match_colours, arguments.controlnet_scale
+    matched = arguments.match_colours
     return {
         "num_frames": arguments.num_frames,
         "height": arguments.height,
@@ -96,7 +96,7 @@ def _options(arguments: Namespace) -> dict[str, Any]:
         "renormalise_sharing": arguments.renormalise_sharing,
         "match_latents": matched in ("latents", "both"),
         "match_histograms": matched in ("histograms", "both"),
-        "controlnet_conditioning_scale": CONTROLNET_SCALE if strength is None else strength,
+        "controlnet_conditioning_scale": arguments.controlnet_scale,
         "use_controlnet": False if arguments.no_controlnet else None,
     }
 
@@ -148,7 +148,7 @@ def _record(
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     """What run.json holds: enough to make the same video again."""
-    names = ("num_inference_steps", "guidance_scale", "image_guidance_scale")
+    names = ("num_inference_steps", "guidance_scale", "image_guidance_scale", "controlnet_conditioning_scale")
     resolved = {name: pipe.config[name] if options[name] is None else options[name] for name in names}
     others = {name: value for name, value in options.items() if name not in names and value is not None}
     return {

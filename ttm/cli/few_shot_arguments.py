@@ -6,7 +6,7 @@ import argparse
 
 from ttm.cli.argument_types import scale, share
 
-SHARING, CONTROLNET_SCALE = 0.2, 1.0
+SHARING = 0.2
 ONLY_FEW_SHOT = ("sharing", "renormalise_sharing", "match_colours", "controlnet_scale", "no_controlnet")
 """Options that mean nothing without ``--few-shot``; None or False where they were not given."""
 
@@ -34,7 +34,7 @@ def add_few_shot(page: argparse.ArgumentParser) -> None:
         "--controlnet-scale",
         metavar="S",
         type=scale,
-        help=f"how strongly ControlNet shapes the first frame (default {CONTROLNET_SCALE:g}); more, where the object"
-        " also turns up elsewhere",
+        help="how strongly ControlNet shapes the first frame (default: the folder's own); more, where the object also "
+        "turns up elsewhere",
     )
     few.add_argument("--no-controlnet", action="store_true", help="draw the first frame from the prompt alone")

@@ -69,6 +69,7 @@ class FewShotPipeline(StagePipeline):
         num_frames: W, of the windows that the U-Net was trained on; also of a video by default.
         height, width, fps, num_inference_steps: what calls use by default.
         guidance_scale: of the text. image_guidance_scale: of the masks; 1 = with the text's guidance alone.
+        controlnet_conditioning_scale: how strongly ControlNet shapes the first frame.
         max_sequence_length: text tokens, Stable Diffusion's 77.
         control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.motion.control_picture`).
     """
@@ -93,6 +94,7 @@ class FewShotPipeline(StagePipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         image_guidance_scale: float = 1.0,
+        controlnet_conditioning_scale: float = 1.0,
         max_sequence_length: int = 77,
         control_picture: str = "palette",
     ) -> None:
@@ -114,6 +116,7 @@ class FewShotPipeline(StagePipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             image_guidance_scale=image_guidance_scale,
+            controlnet_conditioning_scale=controlnet_conditioning_scale,
             max_sequence_length=max_sequence_length,
             control_picture=control_picture,
         )
@@ -198,7 +201,7 @@ class FewShotPipeline(StagePipeline):
         match_latents: bool = False,
         match_histograms: bool = False,
         use_controlnet: bool | None = None,
-        controlnet_conditioning_scale: float = 1.0,
+        controlnet_conditioning_scale: float | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         callback_on_step_end: StepCallback | None = None,
@@ -241,12 +244,13 @@ class FewShotPipeline(StagePipeline):
             negative_prompt,
             callback_on_step_end_tensor_inputs,
         )
+        strength = self._setting(controlnet_conditioning_scale, "controlnet_conditioning_scale")
         request = FewShotRequest.read(
             self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
-            (sharing_ratio, controlnet_conditioning_scale), output_type,
+            (sharing_ratio, strength), output_type,
         )  # fmt: skip
         self._interrupt = False
-        first = self._first_latents(request, sampling, controlnet_conditioning_scale, generator, callback_on_step_end)
+        first = self._first_latents(request, sampling, strength, generator, callback_on_step_end)
         share = (sharing_ratio, renormalise_sharing)
         latents = self._extend(first, request, sampling, share, match_latents, generator, callback_on_step_end)
         frames = latents if output_type == "latent" else self._decode(latents, output_type, match_histograms)
