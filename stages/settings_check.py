@@ -111,6 +111,9 @@ def _check_few_shot(settings: Settings) -> None:
         raise ValueError(f"sharding is {settings.sharding} and stage few_shot; expected none: each process has it all.")
     if settings.compile or settings.sample_every:
         raise ValueError("compile or sample_every is set and stage few_shot, which has neither; expected false and 0.")
+    for name, value in vars(settings.calls).items():
+        if not (math.isfinite(value) and value >= (1 if name == "num_inference_steps" else 0)):
+            raise ValueError(f"calls.{name} is {value}; expected a number of steps, or a scale of 0 or more.")
     fps = settings.data.clips.fps
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"data.clips.fps is {fps}; expected frames a second above 0.")

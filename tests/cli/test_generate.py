@@ -144,7 +144,7 @@ BAD = {
     "scale": (["{picture}", "The red ball moves.", "--guidance-scale", "nan"], 2, "expected a finite number"),
     "preview": (["{picture}", "The red ball moves.", "--preview", "many"], 2, "'many' is no whole number"),
     "typo": (["{picture}", "The red ball moves.", "--sead", "1"], 2, "unrecognized arguments: --sead"),
-    "no quotes": (["{picture}", "The", "red", "ball", "moves."], 2, "red ball moves.; expected quotes around a text"),
+    "no quotes": (["{picture}", "The", "red", "ball", "moves."], 2, "red ball moves.; a text of several words needs q"),
     "few-shot alone": (
         ["{picture}", "The red ball moves.", "--sharing", "0.1"],
         2,

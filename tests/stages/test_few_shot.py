@@ -253,6 +253,8 @@ def test_the_first_frame_has_no_noise_and_no_loss(settings: Callable[..., Settin
         (["sample_every=5"], "sample_every is set and stage few_shot"),
         (["data.clips.fps=0"], "fps is 0.0; expected frames a second above 0"),
         (["data.clips.fps=nan"], "fps is nan; expected"),
+        (["calls.guidance_scale=-1"], "calls.guidance_scale is -1.0; expected a number of steps, or a scale"),
+        (["calls.num_inference_steps=0"], "calls.num_inference_steps is 0"),
         (["host.pipeline=some/base"], "host.pipeline is no setting of few-shot training; expected --base"),
         (["+host.motion_adapter=a"], "expected --motion-adapter"),
         (["output_dir=elsewhere"], "an output_dir beside -o"),

@@ -65,7 +65,7 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the line and leave with the exit code of a wrong command line."""
         if message.startswith("unrecognized arguments: ") and not message.split(": ", 1)[1].startswith("-"):
-            message += "; expected quotes around a text of several words"
+            message += "; a text of several words needs quotes around it"
         print(f"{self.prog}: error: {message} (see `{self.prog} --help`)", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
