@@ -173,6 +173,20 @@ def test_bad_input_is_one_line_before_any_model(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_trajectory_of_a_length_that_cannot_be_packed_is_resampled(
+    ttm: Run, picture: str, prompt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = np.zeros((4, 32, 32), np.uint8)
+    for t in range(4):
+        ids[t, 3:9, 2 * t : 2 * t + 6], ids[t, 20:26, 4:10] = 1, 2
+    MaskTrajectory(ids, 8.0).save(tmp_path / "moves.npz")
+    words = (picture, prompt, "--trajectory", tmp_path / "moves.npz", "-o", tmp_path / "out")
+    assert ttm("generate", *words) == 1
+    assert "num_frames is 4" in (said := capsys.readouterr().err) and "or --num-frames beside --trajectory" in said
+    assert ttm("generate", *words, "--num-frames", "5") == 0
+    assert MaskTrajectory.load(tmp_path / "out" / "trajectory.npz").num_frames == 5
+
+
 REFUSED = {
     "frames": (["--num-frames", "6"], "num_frames is 6.*nearest are 5 and 9"),
     "height": (["--height", "33"], "height is 33; expected a multiple of"),

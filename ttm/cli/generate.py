@@ -274,8 +274,6 @@ def _check_usage(arguments: Namespace) -> None:
         raise CommandError("--plan takes the place of --planner llm; expected one of them.", EXIT_USAGE)
     if arguments.preview and arguments.trajectory:
         raise CommandError("--preview draws what --trajectory would skip; expected one of them.", EXIT_USAGE)
-    if arguments.trajectory and arguments.num_frames:
-        raise CommandError("--trajectory brings its own number of frames; leave out --num-frames.", EXIT_USAGE)
 
 
 def _read(arguments: Namespace) -> Inputs:
@@ -286,6 +284,8 @@ def _read(arguments: Namespace) -> Inputs:
             EXIT_USAGE,
         )
     trajectory = read_trajectory(arguments.trajectory) if arguments.trajectory else None
+    if trajectory is not None and arguments.num_frames:
+        trajectory = trajectory.resample(arguments.num_frames)
     image = read_image(arguments.image)
     masks = read_masks(arguments.mask, (image.shape[1], image.shape[0])) if arguments.mask else None
     asked = None

@@ -97,7 +97,8 @@ def clip_length(num_frames: Any, trajectory: Any, default: int, group: int) -> A
     """
     if not isinstance(trajectory, MaskTrajectory):
         return default if num_frames is None else num_frames
-    hint = " The frames are the trajectory's: trajectory.resample(num_frames) changes them."
+    change = "trajectory.resample(num_frames), or --num-frames beside --trajectory,"
+    hint = f" The frames are the trajectory's: {change} changes them."
     length = check_num_frames(trajectory.num_frames, group, hint)
     if num_frames not in (None, length):
         raise ValueError(
