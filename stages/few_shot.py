@@ -54,7 +54,9 @@ from ttm.pipelines.few_shot_base import Base, host_sizes
 from ttm.pipelines.few_shot_folder import FewShotRecord, write_few_shot
 from ttm.pipelines.inputs import check_size
 
-SWITCHES = ("first_frame_attention", "mask_cross_attention", "num_masked_blocks", "masked_self", "masked_cross")
+SWITCHES = (
+    "first_frame_attention", "mask_cross_attention", "num_masked_blocks", "masked_self", "masked_cross", "region",
+)  # fmt: skip
 NOISE = ("beta_schedule", "beta_start", "beta_end")
 OPTIONS = {
     "data.clips.folder": "CLIPS",
@@ -86,6 +88,7 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     host = settings.host
     base = Base(str(_lasting(host.pipeline)), _lasting(host.motion_adapter), _lasting(host.controlnet))
     switches = {name: getattr(host, name) for name in SWITCHES}
+    torch.manual_seed(settings.seed)  # what the weights do not hold begins at random
     parts = base.components(**switches)
     unet = parts["unet"]
     sizes = host_sizes(unet)
@@ -160,22 +163,22 @@ def _record(
     settings: Settings, base: Base, switches: dict[str, Any], sizes: dict[str, Any], clips: Sequence[Clip],
     finished: Finished,
 ) -> FewShotRecord:  # fmt: skip
-    data, calls = settings.data, asdict(settings.calls)
-    if not settings.host.mask_cross_attention:
+    data, host, calls = settings.data, settings.host, asdict(settings.calls)
+    if not (host.mask_cross_attention or host.num_masked_blocks):
         calls["image_guidance_scale"] = 1.0  # there are no masks to guide to
     return FewShotRecord(
         base,
         switches,
         sizes,
-        settings.host.lora_rank if settings.host.trainable == "lora" else None,
+        host.lora_rank if host.trainable == "lora" else None,
         {name: getattr(settings.objective, name) for name in NOISE},
         {
             "num_frames": data.num_frames,
             "height": data.clips.height,
             "width": data.clips.width,
             "fps": data.clips.fps,
-            "max_sequence_length": settings.host.max_sequence_length,
-            "control_picture": settings.host.control_picture,
+            "max_sequence_length": host.max_sequence_length,
+            "control_picture": host.control_picture,
             **calls,
         },
         {
@@ -184,6 +187,7 @@ def _record(
             "windows": len(clips),
             "steps": finished.step,
         },
+        base.fingerprint(),
     )
 
 

@@ -113,10 +113,10 @@ def build_transformer(settings: Settings) -> Any:
         ValueError: no such folder, weights of another class, no size to build from, or an adapter that doesn't fit.
     """
     host, cls = settings.host, host_class(settings.host.model)
+    torch.manual_seed(settings.seed)  # what the weights do not hold begins at random
     if host.init_from is None:
         if not host.transformer:
             raise ValueError("host.transformer is empty and host.init_from null; expected sizes or weights.")
-        torch.manual_seed(settings.seed)
         sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in host.transformer.items()}
         default = inspect.signature(cls.__init__).parameters["out_channels"].default
         return cls(**sizes, **_switches(settings, int(sizes.get("out_channels", default))))

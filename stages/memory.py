@@ -30,6 +30,7 @@ def prepare_model(model: Any, settings: Settings) -> None:
         attends = trainable == "attention" and not _ATTENTION.isdisjoint(name.split("."))
         parameter.requires_grad_(trainable == "all" or name in new or attends)
     if trainable == "lora":
+        torch.manual_seed(settings.seed)
         add_lora(model, settings.host.lora_rank)  # what is new and not LoRA's goes on being trained
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in new or ".lora_" in name)

@@ -72,6 +72,7 @@ def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> 
     data, host = settings.data, settings.host
     described = {
         "base": asdict(base),
+        "base_fingerprint": base.fingerprint(),
         "clips": [f"{clip.name}: {clip.prompt}" for clip in clips],
         "vary_colours": data.clips.vary_colours,
         "trained": {"trainable": host.trainable, "lora_rank": host.lora_rank if host.trainable == "lora" else None},
@@ -83,7 +84,7 @@ def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> 
         return
     known = json.loads(path.read_text(encoding="utf-8"))
     for name, value in described.items():
-        if known.get(name) not in (None, value):
+        if None not in (known.get(name), value) and known[name] != value:
             raise ValueError(
                 f"{folder} holds a run with another {name}: {known.get(name)}; expected {value}, or another folder to"
                 " write (-o)."

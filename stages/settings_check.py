@@ -109,6 +109,13 @@ def _check_few_shot(settings: Settings) -> None:
         )
     if settings.sharding != "none":
         raise ValueError(f"sharding is {settings.sharding} and stage few_shot; expected none: each process has it all.")
+    unused = {
+        "motion.left_out": settings.motion.left_out,
+        "stage.corrupted": settings.stage.corrupted,
+        "data.held_out": settings.data.held_out,
+    }
+    if used := [name for name, value in unused.items() if value]:
+        raise ValueError(f"{used[0]} is {unused[used[0]]} and stage few_shot, which has no part for it; expected 0.")
     if settings.compile or settings.sample_every:
         raise ValueError("compile or sample_every is set and stage few_shot, which has neither; expected false and 0.")
     for name, value in vars(settings.calls).items():

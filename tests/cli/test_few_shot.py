@@ -97,6 +97,11 @@ def test_what_it_refuses(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sentence_longer_than_a_name_of_a_file_may_be(trained: str, masks: str, tmp_path: Path) -> None:
+    words = ["generate", "--few-shot", trained, "a dog runs " * 40, "--trajectory", masks]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 0
+
+
 def test_a_folder_that_was_not_trained(masks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["generate", "--few-shot", str(tmp_path), "a dog runs", "--trajectory", masks, "-o", str(tmp_path / "out")]
     assert main(words) == 1

@@ -117,6 +117,7 @@ def test_the_first_frame_can_be_drawn_with_and_without_controlnet(pipe: FewShotP
     here, there = masks(WINDOW), MaskTrajectory(np.roll(masks(WINDOW).ids, 5, axis=1))
     assert not torch.allclose(draw(here)[:, 0], draw(there)[:, 0])
     assert not torch.allclose(draw(here)[:, 0], draw(here, use_controlnet=False)[:, 0])
+    assert not torch.allclose(draw(here)[:, 0], draw(here, controlnet_conditioning_scale=2)[:, 0])
     assert torch.equal(draw(here, use_controlnet=False)[:, 0], draw(there, use_controlnet=False)[:, 0])
     ids = here.ids[0]
     assert np.array_equal(np.asarray(control_picture(ids, "silhouette"))[..., 0] > 0, ids > 0)
@@ -136,6 +137,9 @@ def test_editing_follows_the_tracked_objects_of_a_clip(pipe: FewShotPipeline, im
     assert out.trajectory.ids.shape == (WINDOW, SIZE, SIZE)
     # One shape of mask, 2 pixels of 32 further in each frame.
     assert np.array_equal(out.trajectory.ids[1][:, 1:], out.trajectory.ids[0][:, :-1])
+    wide = np.pad(clip, ((0, 0), (0, 0), (8, 8), (0, 0)))  # its middle part is kept
+    wider = pipe.edit(wide, "a dog runs", Red(), ["red square"], output_type="np")
+    assert np.array_equal(wider.trajectory.ids, out.trajectory.ids)
 
 
 def test_callbacks_see_each_step(pipe: FewShotPipeline, masks: Any) -> None:

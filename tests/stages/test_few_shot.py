@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stages.few_shot import main, read_arguments, run
 from stages.few_shot_task import FewShot
@@ -185,6 +185,39 @@ def test_what_calls_use_by_default_is_kept_too(settings: Callable[..., Settings]
     assert FewShotPipeline.from_pretrained(made.output_dir).config.image_guidance_scale == 1
 
 
+@pytest.mark.parametrize("preset", ["none", "8gb", "24gb"])
+def test_an_embedded_base_takes_the_presets_for_memory(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    made = read_arguments([str(clips), "--base", "ttm-tiny-unet", f"memory={preset}"])
+    assert made.memory.name == preset and made.max_steps == 1600
+
+
+def test_the_seed_decides_what_the_weights_do_not_hold(settings: Callable[..., Settings]) -> None:
+    made = [settings("max_steps=1", "seed=3", "--lora", "2", output=name) for name in ("one", "two")]
+    weights = []
+    for each in made:
+        run(each)
+        weights.append(load_file(Path(each.output_dir) / "few_shot.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_other_weights_under_the_name_of_the_base_are_told(settings: Callable[..., Settings], base: Path) -> None:
+    made = settings("max_steps=1")
+    run(made)
+    path = next((base / "vae").glob("*.safetensors"))
+    before = path.read_bytes()
+    try:
+        save_file({name: value * 1.5 for name, value in load_file(path).items()}, path, {"format": "pt"})
+        with pytest.raises(ValueError, match="was trained on other weights than .* has now"):
+            FewShotPipeline.from_pretrained(made.output_dir)
+        with pytest.raises(ValueError, match="holds a run with another base_fingerprint"):
+            run(settings("max_steps=2"))
+    finally:
+        path.write_bytes(before)
+    FewShotPipeline.from_pretrained(made.output_dir)
+
+
 def test_an_embedded_base_is_learnt_on_at_its_own_size(clips: Path) -> None:
     embedded, public = (read_arguments([str(clips), "--base", name]) for name in ("ttm-tiny-unet", "someone/else"))
     assert (embedded.data.num_frames, embedded.data.clips.height, embedded.data.clips.width) == (17, 128, 128)
@@ -253,6 +286,7 @@ def test_the_first_frame_has_no_noise_and_no_loss(settings: Callable[..., Settin
         (["sample_every=5"], "sample_every is set and stage few_shot"),
         (["data.clips.fps=0"], "fps is 0.0; expected frames a second above 0"),
         (["data.clips.fps=nan"], "fps is nan; expected"),
+        (["motion.left_out=0.5"], "motion.left_out is 0.5 and stage few_shot"),
         (["calls.guidance_scale=-1"], "calls.guidance_scale is -1.0; expected a number of steps, or a scale"),
         (["calls.num_inference_steps=0"], "calls.num_inference_steps is 0"),
         (["host.pipeline=some/base"], "host.pipeline is no setting of few-shot training; expected --base"),

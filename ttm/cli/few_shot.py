@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -77,7 +78,7 @@ def _prompt_and_image(arguments: Namespace) -> tuple[str, str | None]:
     prompt, image = (arguments.image, None) if arguments.prompt is None else (arguments.prompt, arguments.image)
     if not prompt.strip():
         raise CommandError("PROMPT is empty; expected what happens.", EXIT_USAGE)
-    if image is None and Path(prompt).is_file():
+    if image is None and os.path.isfile(prompt):  # a long sentence is no name of a file; Path would raise
         raise CommandError(f"PROMPT is missing: {prompt} is a file; expected IMAGE and PROMPT.", EXIT_USAGE)
     return prompt, image
 

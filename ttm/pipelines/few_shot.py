@@ -36,7 +36,7 @@ from ttm.pipelines.conditioning import Conditions, trajectory_coverage
 from ttm.pipelines.few_shot_base import Base, check_controlnet
 from ttm.pipelines.few_shot_request import FewShotRequest, extension_windows
 from ttm.pipelines.first_frame import draw_first_frame
-from ttm.pipelines.inputs import to_model, to_uint8
+from ttm.pipelines.inputs import check_scale, to_model, to_uint8
 from ttm.pipelines.samplers import Sampler
 from ttm.pipelines.shared_noise import SHARING_RATIO, share_first_frame
 from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback, draw_noise
@@ -244,7 +244,8 @@ class FewShotPipeline(StagePipeline):
             negative_prompt,
             callback_on_step_end_tensor_inputs,
         )
-        strength = self._setting(controlnet_conditioning_scale, "controlnet_conditioning_scale")
+        name = "controlnet_conditioning_scale"
+        strength = check_scale(self._setting(controlnet_conditioning_scale, name), name)
         request = FewShotRequest.read(
             self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
             (sharing_ratio, strength), output_type,

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, MotionAdapt
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPTextModel
 
+from ttm.models.base import fingerprint
 from ttm.models.unet_motion import MaskedUNetMotionModel
 from ttm.pipelines.embedded import embedded_folder, embedded_models
 
@@ -50,6 +51,17 @@ class Base:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
+
+    def fingerprint(self) -> str | None:
+        """Of the weights that training leaves as they are (:func:`ttm.models.base.fingerprint`): U-Net, motion modules,
+        autoencoder and text encoder. None for a Hub id, whose files are not looked for."""
+        places = [(_Place.of(self.pipeline), part) for part in ("unet", "vae", "text_encoder")]
+        adapter = (_Place.of(self.pipeline), "motion_adapter")
+        places.append(adapter if self.motion_adapter is None else (_Place.of(self.motion_adapter), "."))
+        if any(place.folder is None for place, _ in places):
+            return None
+        folders = [place.folder / part for place, part in places if place.folder is not None]
+        return fingerprint(path for folder in folders for path in sorted(folder.glob("*.safetensors")))
 
     def components(self, dtype: torch.dtype = torch.float32, **switches: Any) -> dict[str, Any]:
         """Open all parts, for ``FewShotPipeline``.

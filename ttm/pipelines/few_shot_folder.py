@@ -42,6 +42,7 @@ class FewShotRecord:
         noise: the betas that it was trained with, arguments of ``DDIMScheduler``.
         settings: of ``FewShotPipeline``, what calls use by default.
         trained_on: clips, prompts and steps, for people.
+        base_fingerprint: :meth:`Base.fingerprint` of the base then; None where it is not known.
     """
 
     base: Base
@@ -51,6 +52,7 @@ class FewShotRecord:
     noise: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     trained_on: dict[str, Any] = field(default_factory=dict)
+    base_fingerprint: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> FewShotRecord:
@@ -109,12 +111,19 @@ def open_few_shot(
     """
     record = FewShotRecord.load(folder / INDEX)
     weights = _read_weights(folder / WEIGHTS)
-    components = (base or record.base).components(dtype, **record.switches)
+    base = base or record.base
+    found = base.fingerprint()
+    if None not in (found, record.base_fingerprint) and found != record.base_fingerprint:
+        raise ValueError(
+            f"{folder} was trained on other weights than {base.pipeline} has now ({record.base_fingerprint}, and"
+            f" {found}); expected the ones it was trained on (base=), or a training on these."
+        )
+    components = base.components(dtype, **record.switches)
     unet = components["unet"]
     if (sizes := host_sizes(unet)) != record.sizes:
         name = next(key for key in sizes if sizes[key] != record.sizes.get(key))
         raise ValueError(
-            f"{folder} was not trained on {(base or record.base).pipeline}: its U-Net's {name} is"
+            f"{folder} was not trained on {base.pipeline}: its U-Net's {name} is"
             f" {record.sizes.get(name)}; expected {sizes[name]}."
         )
     if record.lora_rank is None:

@@ -64,6 +64,8 @@ class FewShotRequest:
         height, width = check_size(wanted[0], wanted[1], (space, space))
         picture = None if image is None else read_image(image)
         seen = (height, width) if picture is None else (picture.shape[0], picture.shape[1])
+        if picture is None and isinstance(trajectory, MaskTrajectory):
+            seen = (trajectory.height, trajectory.width)  # no picture that they belong to: cut by their own centre
         moves = fit_trajectory(trajectory, seen, height, width)
         if not moves.ids[0].any():
             raise ValueError("The first frame of the trajectory shows no object; expected one to begin with.")
