@@ -58,7 +58,7 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
         "stage_1": stage("image_to_motion", first, 50, 4200),
-        "stage_2": stage("motion_to_video", second, 95, 8500),
+        "stage_2": [*stage("motion_to_video", second, 95, 8500), "stage.drop_sentence=0.3"],
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
     if go_on:
