@@ -170,7 +170,7 @@ WRONG = {
     "box": (["extract", "a.mp4", "--box", "1,2,3", "-o", "{out}/m.npz"], 2, "'1,2,3' is not 4 numbers separated by"),
     "point": (["extract", "a.mp4", "--point", "1,nan", "-o", "{out}/m.npz"], 2, "'1,nan' is not 2 numbers"),
     "rate": (["extract", "a.mp4", "--fps", "0", "-o", "{out}/m.npz"], 2, "expected frames a second above 0"),
-    "no trajectory": (["preview", "{typo}", "-o", "{out}"], 1, "is no trajectory; expected .npz"),
+    "no trajectory": (["preview", "{typo}", "-o", "{out}"], 1, "is no trajectory, or is damaged; expected .npz"),
     "no image": (["preview", "{moves}", "-o", "{out}", "--image", "absent.png"], 1, "absent.png is not there"),
     "both": (["preview", "{moves}", "-o", "{out}", "--image", "a", "--video", "b"], 2, "not allowed with argument"),
     "short video": (["preview", "{moves}", "-o", "{out}", "--video", "{short}"], 1, "has 2 frames; expected at le"),
