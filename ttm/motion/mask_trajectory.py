@@ -277,7 +277,7 @@ class MaskTrajectory:
             ValueError: as :meth:`load`.
         """
         if not archive.startswith(b"PK"):
-            raise ValueError(f"{name} is no trajectory, or is damaged; expected .npz, as MaskTrajectory.save writes it.")
+            raise ValueError(f"{name} is no trajectory, or is damaged; expected .npz, as `save` writes it.")
         try:
             with np.load(io.BytesIO(archive), allow_pickle=False) as loaded:
                 arrays = {key: loaded[key] for key in loaded.files}
