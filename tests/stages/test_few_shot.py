@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.few_shot import read_command_line
 from stages.few_shot import main, read_arguments, run
 from stages.few_shot_task import FewShot
 from stages.settings import Settings
@@ -171,6 +172,23 @@ def test_the_control_picture_is_kept_for_what_opens_the_folder(settings: Callabl
     made = settings("max_steps=1", "--control-picture", "silhouette")
     run(made)
     assert FewShotPipeline.from_pretrained(made.output_dir).config.control_picture == "silhouette"
+
+
+def test_the_table_is_made_with_the_settings_of_an_embedded_base(clips: Path) -> None:
+    table = read_command_line([])
+    made = read_arguments([str(clips), "--base", table.base])
+    assert (table.steps, table.batch_size, table.lr) == (made.max_steps, made.batch_size, made.optimizer.lr)
+    assert (table.weighting, table.vary_colours) == (made.objective.weighting, made.data.clips.vary_colours)
+    assert (table.num_frames, table.size) == (made.data.num_frames, made.data.clips.height)
+    told = (table.sampling_steps, table.guidance_scale, table.mask_guidance_scale, table.controlnet_scale)
+    assert told == tuple(vars(made.calls).values())
+
+
+def test_a_number_of_clips_that_is_not_few_is_told_once(
+    settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(settings("max_steps=1"))
+    assert sum("holds 2 clips; expected 5 to 8" in record.message for record in caplog.records) == 1
 
 
 def test_what_calls_use_by_default_is_kept_too(settings: Callable[..., Settings]) -> None:

@@ -86,7 +86,8 @@ def read_clip_folder(
 ) -> list[Clip]:
     """Read, resample, cut into windows and mask the clips of a folder; the rules stand at the head of this file.
 
-    Everything that can be wrong with the files is found before the first object is tracked.
+    Everything that can be wrong with the files is found before the first object is tracked. Fewer than 5 clips or more
+    than 8 are a warning.
 
     Args:
         folder: the clips.
@@ -104,6 +105,7 @@ def read_clip_folder(
     """
     folder = Path(folder)
     names = clip_names(folder)
+    _warn_of_number(folder, len(names))
     told = read_clip_prompts(folder, names)
     _expect_no_stray_masks(folder, names, {prompt.masks for prompt in told.values()})
     sources = [_read(folder / name, told[name], fps, size) for name in names]
@@ -114,7 +116,7 @@ def read_clip_folder(
 
 
 def clip_names(folder: Path) -> list[str]:
-    """The file names of a folder's clips, sorted; warns unless there are 5 to 8.
+    """The file names of a folder's clips, sorted.
 
     Raises:
         ValueError: no folder, or no clip in it.
@@ -131,10 +133,13 @@ def clip_names(folder: Path) -> list[str]:
     )
     if not names:
         raise ValueError(f"{folder} holds no video; expected {FEWEST} to {MOST} ({', '.join(VIDEOS)}).")
-    if not FEWEST <= len(names) <= MOST:
-        advice = "fewer teach the clips themselves rather than their motion" if len(names) < FEWEST else "more are fine"
-        logger.warning("%s holds %d clips; expected %d to %d (%s).", folder, len(names), FEWEST, MOST, advice)
     return names
+
+
+def _warn_of_number(folder: Path, count: int) -> None:
+    if not FEWEST <= count <= MOST:
+        advice = "fewer teach the clips themselves rather than their motion" if count < FEWEST else "more are fine"
+        logger.warning("%s holds %d clips; expected %d to %d (%s).", folder, count, FEWEST, MOST, advice)
 
 
 def _read(path: Path, told: ClipPrompt, fps: float, size: tuple[int, int]) -> _Source:

@@ -248,7 +248,7 @@ class FewShotPipeline(StagePipeline):
         strength = check_scale(self._setting(controlnet_conditioning_scale, name), name)
         request = FewShotRequest.read(
             self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
-            (sharing_ratio, strength), output_type,
+            sharing_ratio, output_type,
         )  # fmt: skip
         self._interrupt = False
         first = self._first_latents(request, sampling, strength, generator, callback_on_step_end)
