@@ -6,10 +6,11 @@
 The U-Net is diffusers' ``UNet2DConditionModel`` as Stable Diffusion 1.x has it, with two levels (8 x 8 and 4 x 4
 places); the motion modules are AnimateDiff's. Pictures train the U-Net alone, so that it draws without them; clips
 train both. The first part of the time sees pictures only, the cheapest way to learn what things look like.
-The objective is Stable Diffusion's: predict the noise. Half of the clips keep their first frame clean, as the few-shot
-variant does, and take the keys and values of their spatial self-attention from it (its Eq. 5): what a first frame looks
-like and how it goes on is what motion modules that saw millions of clips know, and this many weights can't learn from
-six. Weights and layers stay Stable Diffusion's and AnimateDiff's; a picture is its own first frame.
+The objective is Stable Diffusion's: predict the noise. Three clips in four keep their first frame clean, as the
+few-shot variant does, and take the keys and values of their spatial self-attention from it (its Eq. 5): what a first
+frame looks like and how it goes on is what motion modules that saw millions of clips know, and this many weights can't
+learn from six. Half of these come without a text, which would tell the colours that the first frame shows. Weights and
+layers stay Stable Diffusion's and AnimateDiff's; a picture is its own first frame.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ ADAPTER_CONFIG: dict[str, Any] = {
 OBJECT_WEIGHT = 3.0
 TEXT_DROPOUT = 0.1
 PICTURES_ONLY = 0.4
-CLEAN_FIRST_FRAME = 0.5
+CLEAN_FIRST_FRAME = 0.75
 """Share of the batches of clips whose first frames are clean, not judged, and what every frame looks at."""
+CLEAN_TEXT_DROPOUT = 0.5
+"""Of those: the first frame then is all that says what things look like."""
 _SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
 _SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
 
@@ -138,11 +141,11 @@ class NoisyScenes:
     def _integers(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.random)
 
-    def texts(self, index: Tensor, caption_share: float) -> Tensor:
+    def texts(self, index: Tensor, caption_share: float, dropout: float = TEXT_DROPOUT) -> Tensor:
         """An embedding for each scene: its caption, its prompt, or now and then nothing."""
         chance = torch.rand((2, len(index)), generator=self.random)
         row = torch.where(chance[0] < caption_share, index, index + len(self.scenes))
-        return self.embeddings[torch.where(chance[1] < TEXT_DROPOUT, 2 * len(self.scenes), row)]
+        return self.embeddings[torch.where(chance[1] < dropout, 2 * len(self.scenes), row)]
 
     def pictures(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scene and frame of each picture [B] each, latents [B, C, h, w] and weights [B, 1, h, w].
@@ -235,16 +238,16 @@ def main() -> None:
         else:
             index, latents, weights = source.clips(3)
         noisy, noise, timesteps = source.noised(latents)
-        text = source.texts(index, 0.5 if of_pictures else 0.05)
-        kind = "pictures" if of_pictures else "clips"
-        keys.look_at_first_frame(None)
+        from_first = not of_pictures and source.chance(CLEAN_FIRST_FRAME)
+        kind = "clips from a first frame" if from_first else "pictures" if of_pictures else "clips"
+        dropout = CLEAN_TEXT_DROPOUT if from_first else TEXT_DROPOUT
+        text = source.texts(index, 0.5 if of_pictures else 0.05, dropout)
+        keys.look_at_first_frame(latents.shape[2] if from_first else None)
         if of_pictures:
             prediction = unet(noisy, timesteps, text).sample
         else:
-            if source.chance(CLEAN_FIRST_FRAME):
-                kind = "clips from a first frame"
+            if from_first:
                 noisy, weights = with_clean_first_frame(noisy, latents, weights)
-                keys.look_at_first_frame(noisy.shape[2])
             prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
         loss = source.loss(prediction, noise, weights, timesteps)
         errors[kind] += 0.02 * (float(loss.detach()) - errors[kind])
