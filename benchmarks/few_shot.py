@@ -240,7 +240,7 @@ def read_command_line(words: Sequence[str] | None = None, page: str | None = __d
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=1.0)
-    parser.add_argument("--mask-guidance-scale", type=float, default=1.5)
+    parser.add_argument("--mask-guidance-scale", type=float, default=2.0)
     parser.add_argument("--controlnet-scale", type=float, default=1.75)
     parser.add_argument("--sharing-ratio", type=float, default=0.1, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)

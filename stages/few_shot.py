@@ -106,7 +106,9 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     if accelerator.is_main_process:
         dtype = getattr(torch, settings.export_dtype)
         with trainer.averaged() as averaged:
-            weights = {name: p.detach().to(dtype) for name, p in averaged.named_parameters() if p.requires_grad}
+            # Copies: a view would be the weights themselves again once the average is taken away.
+            trained = ((name, p) for name, p in averaged.named_parameters() if p.requires_grad)
+            weights = {name: p.detach().to(dtype, copy=True) for name, p in trained}
         record = _record(settings, base, switches, sizes, clips, finished)
         write_few_shot(Path(settings.output_dir), weights, record)
         end = "complete" if finished.complete else "stopped; the same command goes on"

@@ -128,6 +128,18 @@ def test_it_trains_what_the_paper_trains_and_opens_as_a_pipeline(settings: Calla
     assert pipe.config.num_frames == WINDOW and pipe.config.max_sequence_length == 8
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_it_leaves_is_the_moving_average(settings: Callable[..., Settings], tmp_path: Path, dtype: str) -> None:
+    run(settings(f"export_dtype={dtype}"))
+    written = load_file(tmp_path / "run" / "few_shot.safetensors")
+    last = max((tmp_path / "run" / "checkpoints").iterdir())
+    average, raw = load_file(last / "ema.safetensors"), load_file(last / "model.safetensors")
+    assert written.keys() == average.keys()
+    for name, value in written.items():
+        assert torch.equal(value, average[name].to(value.dtype)), name
+    assert any(not torch.equal(average[name], raw[name]) for name in average)
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(settings: Callable[..., Settings]) -> None:
     run(settings(output="whole"))
     run(settings("max_steps=2", output="parts"))
