@@ -65,6 +65,7 @@ def test_fvd_is_scored_against_references(
         (["{videos}", "--fps", "0"], 2, "expected frames a second above 0"),
         (["{videos}", "--prompts", "none.csv"], 1, "none.csv is not there"),
         (["{videos}", "--json", "none/x.json"], 1, "is no folder"),
+        (["{videos}", "--json", "{videos}", "--overwrite"], 1, "is a folder; expected a file"),
         (["{videos}", "--metrics", "cf", "--clip", "{videos}"], 1, "CLIP: "),
     ],
 )

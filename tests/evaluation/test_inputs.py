@@ -30,6 +30,15 @@ def test_of_what_generate_wrote_the_video_alone_is_scored(tmp_path: Path) -> Non
     assert set(find_files(tmp_path, VIDEO_SUFFIXES, "videos")) == {"a/video", "b/overlay"}
 
 
+def test_what_generate_wrote_is_paired_with_its_trajectory(tmp_path: Path) -> None:
+    for name in ("a/video.mp4", "a/trajectory.npz", "a/run.json", "b/video.mp4", "b/trajectory.npz", "b/run.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    videos, masks = find_files(tmp_path, VIDEO_SUFFIXES, "videos"), find_files(tmp_path, (".npz",), "trajectories")
+    items = pair(videos, trajectories=masks, required=["ids"])
+    assert [item.trajectory for item in items] == [tmp_path / "a/trajectory.npz", tmp_path / "b/trajectory.npz"]
+
+
 def test_no_videos_or_two_of_one_name_are_errors(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="videos: .*empty holds none; expected files that end in .mp4"):
@@ -121,6 +130,9 @@ def test_a_clip_is_brought_to_the_form_that_is_asked_for(tmp_path: Path) -> None
     uneven, _ = read_clip(path, Form(fps=10.0, num_frames=4))
     np.testing.assert_array_equal(uneven.frames, whole.frames[[0, 2, 5, 7]])
     small, _ = read_clip(path, Form(num_frames=5, size=(16, 16)))
+    write_clip(tmp_path / "odd.mp4", 0, frames=13, fps=24.0)
+    _, numbers = read_clip(tmp_path / "odd.mp4", Form(fps=8.0, num_frames=5))
+    np.testing.assert_array_equal(numbers, [0, 3, 6, 9, 12])  # the last frame lies exactly at the last time
     assert small.frames.shape == (5, 16, 16, 3)
     for form, said in (
         (Form(num_frames=13), "12 frames"),

@@ -1,4 +1,4 @@
-"""The command line ``ttm``: generate, plan, segment, doctor. It only infers; ``stages`` trains.
+"""The command line ``ttm``: generate, plan, segment, trajectory, evaluate, doctor. It only infers; ``stages`` trains.
 
 This module imports nothing heavy, so that ``ttm --help`` answers at once; each command imports what it needs.
 """

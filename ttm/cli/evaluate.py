@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ttm.cli.errors import EXIT_FAILED, EXIT_USAGE, CommandError
+from ttm.cli.output_folder import check_output
 from ttm.cli.progress import Progress, hush_libraries
 
 T = TypeVar("T")
@@ -55,10 +56,10 @@ def _checked_output(arguments: Namespace) -> Path | None:
     if arguments.json is None:
         return None
     path = Path(arguments.json)
-    if path.exists() and not arguments.overwrite:
-        raise CommandError(f"{path} is there already; give another --json, or --overwrite to replace it.")
-    if not path.absolute().parent.is_dir():
-        raise CommandError(f"{path.absolute().parent} is no folder; expected one to write {path.name} in.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise CommandError(f"{folder} is no folder; expected one to write {path.name} in.")
+    check_output(folder, [path.name], arguments.overwrite, "--json")
     return path
 
 

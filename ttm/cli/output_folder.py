@@ -20,13 +20,14 @@ ROOM = 16 * 2**20
 """Bytes that must be free on the disk before a run begins; a run of ttm-tiny writes well under a megabyte."""
 
 
-def check_output(folder: Path, names: Iterable[str], overwrite: bool) -> None:
+def check_output(folder: Path, names: Iterable[str], overwrite: bool, option: str = "-o") -> None:
     """Find out before the slow work whether ``folder`` can be written.
 
     Args:
         folder: where the outputs will go; it and its parents need not exist.
         names: the files that will be written.
         overwrite: whether such files may be replaced.
+        option: of the command line that chose the folder.
 
     Raises:
         CommandError: an output is there already or is a folder, the path is no folder or read-only, or the disk is
@@ -36,9 +37,9 @@ def check_output(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         raise CommandError(f"{folder} is a file; expected a folder, or a path where none is yet.")
     there = sorted(name for name in names if (folder / name).exists())
     if there and not overwrite:
-        raise CommandError(f"{folder} holds {', '.join(there)} already; give another -o, or --overwrite to replace.")
+        raise CommandError(f"{folder} holds {', '.join(there)} already; give another {option}, or --overwrite.")
     if folders := [name for name in there if (folder / name).is_dir()]:
-        raise CommandError(f"{folder / folders[0]} is a folder; expected a file to replace. Give another -o.")
+        raise CommandError(f"{folder / folders[0]} is a folder; expected a file to replace. Give another {option}.")
     ground = _existing(folder)
     if not ground.is_dir():
         raise CommandError(f"{ground} is a file; {folder} can't be made inside it.")
@@ -46,7 +47,7 @@ def check_output(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         with tempfile.TemporaryDirectory(prefix=".ttm-", dir=ground) as probe:
             (Path(probe) / "probe").write_bytes(b"\0" * 4096)
     except OSError as error:
-        raise CommandError(f"{ground} can't be written ({error.strerror}); give another -o.") from error
+        raise CommandError(f"{ground} can't be written ({error.strerror}); give another {option}.") from error
     free = shutil.disk_usage(ground).free
     if free < ROOM:
         expected = f"expected {ROOM / 2**20:.0f} MB or more"

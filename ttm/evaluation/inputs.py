@@ -9,6 +9,7 @@ Letters: T frames, H W pixels.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -19,12 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttm.data.video_reader import read_video
+from ttm.data.video_reader import read_video, read_windows
+from ttm.data.video_timeline import read_timeline
 from ttm.metrics.scoring import Clip
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg")
 TRAJECTORY_SUFFIX = ".npz"
-GENERATED, BESIDE_IT = ("run.json", "video.mp4"), ("trajectory.mp4", "overlay.mp4")
+VIDEO, TRAJECTORY = "video.mp4", "trajectory.npz"
+GENERATED, BESIDE_IT = ("run.json", VIDEO), ("trajectory.mp4", "overlay.mp4")
 """What tells a folder of ``ttm generate``, and what lies there that is no video of the model's."""
 _NAMES_SHOWN = 5
 
@@ -56,7 +59,9 @@ class Item:
 
 
 def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
-    """The files of a folder and its subfolders by name, or one file. Of what ``ttm generate`` wrote, the video alone.
+    """The files of a folder and its subfolders by name, or one file.
+
+    Of what ``ttm generate`` wrote, the video alone, and the trajectory under the video's name.
 
     Raises:
         ValueError: no such path, no such file in it, or two files of one name.
@@ -70,9 +75,11 @@ def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() not in endings or not file.is_file() or file.name.startswith("."):
             continue
-        if file.name in BESIDE_IT and all((file.parent / name).is_file() for name in GENERATED):
+        generated = all((file.parent / name).is_file() for name in GENERATED)
+        if generated and file.name in BESIDE_IT:
             continue
-        name = _composed(file.relative_to(path).with_suffix("").as_posix())
+        of = file.with_name(VIDEO) if generated and file.name == TRAJECTORY else file
+        name = _composed(of.relative_to(path).with_suffix("").as_posix())
         if name in found:
             raise ValueError(f"{what}: {found[name].name} and {file.name} have one name; expected one file a name.")
         found[name] = file
@@ -161,21 +168,24 @@ def read_clip(path: Path, form: Form) -> tuple[Clip, NDArray[np.int64]]:
     if form.fps is None:
         video = read_video(path, num_frames=form.num_frames, size=form.size)
         return Clip(video.frames, video.fps), np.arange(len(video.frames))
-    video = read_video(path, size=form.size)
-    if form.fps > video.fps * 1.001:
-        raise ValueError(f"{path.name} has {video.fps:.4g} frames a second; expected at least {form.fps:.4g}.")
-    count = int(len(video.frames) * form.fps / video.fps + 1e-6) or 1
+    timeline = read_timeline(path)
+    shown, rate = timeline.at_rate()
+    if form.fps > rate * 1.001:
+        raise ValueError(f"{path.name} has {rate:.4g} frames a second; expected at least {form.fps:.4g}.")
+    step = rate / form.fps
+    count = int((len(shown) - 0.5) / step - 1e-6) + 1  # the last time may lie half a frame behind the last frame
     if form.num_frames is not None and count < form.num_frames:
         raise ValueError(f"{path.name} has {count} frames at {form.fps:.4g} a second; expected {form.num_frames}.")
-    times = np.arange(form.num_frames or count) * video.fps / form.fps
-    chosen = np.minimum(np.floor(times + 0.5).astype(int), len(video.frames) - 1)
-    return Clip(video.frames[chosen], form.fps), chosen
+    nearest = np.floor(step * np.arange(form.num_frames or count) + 0.5).astype(int)
+    chosen = np.minimum(nearest, len(shown) - 1)
+    (frames,) = read_windows(path, timeline, [[shown[number] for number in chosen]], form.size)
+    return Clip(frames, form.fps), chosen
 
 
 def _rows(path: Path) -> list[tuple[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines(), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         if not {"video", "prompt"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{path} has the columns {reader.fieldnames}; expected video and prompt.")
         return [(str(row["video"]), row["prompt"]) for row in reader]

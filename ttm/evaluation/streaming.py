@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttm.data.clip_folder import centred_part
 from ttm.evaluation.inputs import Form, Item, read_clip
 from ttm.metrics.scoring import Clip, Figure, MeanOverVideos, Metric, Problem, Sample
 from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.motion.resize_ids import resize_ids
 
 
 @dataclass
@@ -116,12 +118,20 @@ def _read(item: Item, form: Form) -> tuple[Sample, Row]:
     reference, _ = _clip(item.reference, form, row, "reference")
     ids = None
     if item.trajectory is not None and video is not None:
-        try:  # a mask belongs to a frame of the file: at another rate, the masks of the frames that are taken
-            masks = MaskTrajectory.load(item.trajectory).ids
-            ids = masks[: form.num_frames] if form.fps is None else masks[chosen[chosen < len(masks)]]
+        try:
+            ids = _fitted(MaskTrajectory.load(item.trajectory).ids, form, chosen)
         except (OSError, ValueError) as error:
             row.problems["ids"] = _said(error)
     return Sample(item.name, video, reference, item.prompt, ids), row
+
+
+def _fitted(masks: NDArray[np.uint8], form: Form, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """A mask belongs to a frame of the file: those of the frames that are taken, brought to the size as these are."""
+    ids = masks[: form.num_frames] if form.fps is None else masks[chosen[chosen < len(masks)]]
+    if form.size is None or not len(ids):
+        return ids
+    box = centred_part(ids.shape[1:], form.size)
+    return np.stack([resize_ids(picture[box], *form.size) for picture in ids])
 
 
 def _clip(path: Path | None, form: Form, row: Row, side: str) -> tuple[Clip | None, NDArray[np.int64]]:

@@ -24,7 +24,6 @@ from ttm.pipelines.embedded import embedded_folder
 from ttm.segmentation import Segmenter
 from ttm.segmentation.grounding import embed_crops, embed_phrases
 
-SUFFIX = "-tiny"
 SOURCE = "ttm-tiny/segmenter"
 _FILES = ("diffusion_pytorch_model.safetensors", "config.json")
 _FRAMES_AT_ONCE = 256
