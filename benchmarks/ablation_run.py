@@ -27,6 +27,7 @@ from benchmarks.sheets import save_picture, strip
 from stages.settings import Settings
 from stages.settings_loading import load_settings
 from stages.train import run
+from ttm.pipelines.embedded import EMBEDDED, embedded_folder
 
 FINISHED = "finished.json"
 STRIPS = 4
@@ -97,26 +98,39 @@ def scoring_fingerprint(plan: Plan) -> str:
 
 @lru_cache(maxsize=1)
 def _code() -> str:
-    """Of the code that decides what a row says, as it is when the process begins."""
-    here = Path(__file__).parent
-    return fingerprint({}, [*rule_files(), here / "ablation_scores.py", here / "ablation_subject.py"])
+    """Of the code and the networks that decide what a row says, as they are when the process begins."""
+    here, features = Path(__file__).parent, EMBEDDED.parent / "evaluation" / "tiny_features.py"
+    judges = sorted((EMBEDDED / "ttm-tiny" / "segmenter").rglob("*.safetensors"))
+    return fingerprint(
+        {}, [*rule_files(), here / "ablation_scores.py", here / "ablation_subject.py", features, *judges]
+    )
+
+
+def _weights(settings: Settings) -> str:
+    """Of the weights that a run stands on, as far as they lie here: the frozen parts, and what it begins with."""
+    host, files = settings.host, []
+    for name, parts in ((host.pipeline, ("vae", "text_encoder")), (host.init_from, ()), (host.motion_adapter, ())):
+        folder = embedded_folder(name or "") or Path(name or "no folder")
+        files += [file for part in parts or (".",) for file in (folder / part).rglob("*.safetensors")]
+    return fingerprint({}, files)
 
 
 def _expect_settings(path: Path, settings: Settings) -> None:
-    """Write a run's settings, or compare them with those that it was begun with.
+    """Write a run's settings and the weights that it stands on, or compare them with those that it was begun with.
 
     Raises:
         ValueError: they differ in more than where the run lies and on how many threads it runs.
     """
-    own: dict[str, Any] = plain(asdict(settings) | {"num_threads": None, "output_dir": ""})
+    told = {"num_threads": None, "output_dir": "", "weights": _weights(settings)}
+    own: dict[str, Any] = plain(asdict(settings) | told)
     if not path.exists():
         write_report(path, own)
     known = json.loads(path.read_text(encoding="utf-8"))
     if known != own:
         differing = sorted(key for key in known.keys() | own.keys() if known.get(key) != own.get(key))
         raise ValueError(
-            f"{path.parent} holds a run with other settings ({', '.join(differing)}); expected the same ones, or"
-            " another output=..."
+            f"{path.parent} holds a run with other settings or weights ({', '.join(differing)}); expected the same"
+            " ones, or another output=..."
         )
 
 

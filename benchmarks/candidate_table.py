@@ -34,7 +34,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
             with open(path, encoding="utf-8-sig", newline="") as stream:
                 rows: list[Any] = list(csv.DictReader(stream))
         elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         elif path.suffix == ".json":
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:

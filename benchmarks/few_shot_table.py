@@ -42,12 +42,12 @@ def orders(rows: Sequence[Row]) -> list[str]:
     said = []
     for figure in FIGURES[:3]:
         for worse, better in zip(ABLATIONS, ABLATIONS[1:], strict=False):
-            (low, _, count), (high, _, _) = (spread(rows, variant, figure) for variant in (worse, better))
-            if count:
+            (low, _, count), (high, _, other) = (spread(rows, variant, figure) for variant in (worse, better))
+            if count and other:
                 verdict = "holds" if low < high else "DOES NOT HOLD"
                 said.append(f"{figure}: {worse} < {better} {verdict} ({low:.3f}, {high:.3f})")
     full, reference = (spread(rows, variant, "IoU-tiny")[0] for variant in ("full", "round trip"))
-    if reference:
+    if reference > 0 and full >= 0:  # neither is NaN: there are rows of both
         reached = "reached" if full >= GOAL * reference else "NOT REACHED"
         said.append(f"full: {full / reference:.0%} of the round trip's IoU; goal {GOAL:.0%}: {reached}")
     return said

@@ -132,7 +132,7 @@ def _entries(path: Path) -> tuple[list[tuple[str, Any]], str]:
                 raise ValueError(f'{path} is no manifest; expected {{"name": …, "samples": [{{"id": …}}, …]}}.')
             named = [(f"{path}, sample {n}", entry) for n, entry in enumerate(values["samples"], start=1)]
             return named, str(values.get("name", ""))
-        lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
         return [(where, json.loads(line)) for where, line in lines], ""
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no manifest: it does not hold JSON ({error}).") from error

@@ -174,6 +174,11 @@ def benchmark_measures(config: DictConfig) -> int:
     device = local_device(str(config.device))
     subject = load_subject(str(config.model), device, {str(k): v for k, v in sampling.items()})
     loaded = time.perf_counter() - started
+    if len(set(subject.size)) > 1:
+        height, width = subject.size
+        raise ValueError(
+            f"{subject.name} makes frames of {height} x {width}; expected square ones, as the scenes of this suite are."
+        )
     settings = read_settings(config, subject.size[0], subject.num_frames)
     described: dict[str, Any] = plain(
         asdict(settings) | {"real_data": None, "sampling": sampling, "model": subject.name}

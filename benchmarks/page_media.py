@@ -5,6 +5,7 @@ Letters: T frames, H W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -61,15 +62,14 @@ def poster(video: Path) -> Path:
     return path
 
 
-def brought(video: Path, folder: Path, label: str) -> Path:
+def brought(video: Path, folder: Path) -> Path:
     """A copy of another run's video within this run's folder, so that the folder is whole when it is moved.
 
     Args:
-        video: where it lies now.
+        video: where it lies now; its path names the copy, so that videos of two runs never take each other's place.
         folder: of the sample's results here.
-        label: names the copy.
     """
-    path = folder / f"compare-{label}.mp4"
+    path = folder / f"compare-{hashlib.sha256(str(video.resolve()).encode()).hexdigest()[:12]}.mp4"
     if not _fresh(path, video):
         with written_beside(path) as beside:
             shutil.copyfile(video, beside)

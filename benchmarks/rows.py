@@ -1,8 +1,8 @@
 """Rows of a benchmark, kept as they come: a killed run goes on where it stopped.
 
 A file of JSON lines. The first says what the rows belong to (the weights, the settings, the code of the
-measures); rows of anything else are set aside, never mixed in. Each line is on the disk before the next item
-begins; a last line that a kill cut off is dropped.
+measures); rows of anything else are set aside, never mixed in, and taken back when they are asked for again. Each line
+is on the disk before the next item begins; a last line that a kill cut off is dropped.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class RowFile:
         whole = self._read(path, belongs_to)
         if whole is None:
             if path.exists():
-                os.replace(path, path.with_name(path.name + ".old"))
-            whole = json.dumps({"belongs_to": belongs_to}) + "\n"
+                os.replace(path, _aside(path, _owner(_whole_lines(path))))
+            kept = _aside(path, belongs_to)
+            whole = self._read(kept, belongs_to) or json.dumps({"belongs_to": belongs_to}) + "\n"
         with written_beside(path) as beside:
             beside.write_text(whole, encoding="utf-8")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held until close
@@ -100,12 +101,26 @@ def read_rows(folder: Path, belongs_to: str) -> dict[tuple[str, str], dict[str, 
 
 def _whole_lines(path: Path) -> list[str]:
     """A last line that a kill cut off, or that is being written, is dropped."""
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    # Not splitlines: a text in JSON may hold characters that it takes for the end of a line.
+    return [line + "\n" for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def _aside(path: Path, belongs_to: str) -> Path:
+    """Where rows of something else wait."""
+    return path.with_name(f"{path.name}.{belongs_to}.old")
+
+
+def _owner(lines: list[str]) -> str:
+    """What rows belong to, by their first line."""
+    try:
+        return str(json.loads(lines[0])["belongs_to"])
+    except (IndexError, KeyError, TypeError, json.JSONDecodeError):
+        return "unknown"
 
 
 def _parse(lines: list[str], belongs_to: str) -> dict[tuple[str, str], dict[str, Any]] | None:
     """Rows by measure and item; None when they belong to something else."""
-    if not lines or json.loads(lines[0]) != {"belongs_to": belongs_to}:
+    if _owner(lines) != belongs_to:
         return None
     entries = [json.loads(line) for line in lines[1:]]
     return {(entry["measure"], entry["item"]): entry["row"] for entry in entries}

@@ -29,6 +29,7 @@ from benchmarks.run_view import (
     category_table,
     main_table,
     number,
+    run_names,
     worst_first,
 )
 from ttm.atomic_write import written_beside
@@ -148,11 +149,10 @@ def _card(
     run = runs[0]
     record, place = run.records[name], run.folder / "samples" / name
     shown = [(label, path) for label, path in clips(place).items()]
-    for other in runs[1:]:
+    for other, title in zip(runs[1:], run_names(runs)[1:], strict=True):
         theirs = other.folder / "samples" / name / "video.mp4"
         if theirs.is_file():
-            label = re.sub(r"[^\w.-]+", "-", str(other.info["model"]))
-            shown.append((str(other.info["model"]), brought(theirs, place, label)))
+            shown.append((title, brought(theirs, place)))
     plan = PromptPlan.load(place / "plan.json") if (place / "plan.json").is_file() else None
     spoken = plan.local_prompts if plan else []
     words = [name, record["split"], record["category"], f"{record['frames']} frames", f"{record['seconds']:.1f} s"]

@@ -52,6 +52,12 @@ class RunResults:
         return next((metric for metric in self.scores["metrics"] if metric["name"] == name), None)
 
 
+def run_names(runs: Sequence[RunResults]) -> list[str]:
+    """What to call each run: its model, and its folder where two runs are of models of one name."""
+    models = [str(run.info["model"]) for run in runs]
+    return [f"{m} ({run.folder})" if models.count(m) > 1 else m for m, run in zip(models, runs, strict=True)]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One figure of a table as text; what stands below it in small print; whether it is the best of the runs here."""
@@ -104,9 +110,9 @@ def main_table(runs: Sequence[RunResults]) -> Table:
         rows = [_published_row(published, name, split, columns) for name in _methods(published, split)]
         entries = [[_figure(run, OURS.get(column, column), split) for column in columns] for run in runs]
         best = [_best(column, runs, [entry[n] for entry in entries]) for n, column in enumerate(columns)]
-        for run, entry in zip(runs, entries, strict=True):
+        for name, entry in zip(run_names(runs), entries, strict=True):
             cells = [_cell(figure, figure is not None and figure["value"] == best[n]) for n, figure in enumerate(entry)]
-            rows.append(TableRow(str(run.info["model"]), False, cells))
+            rows.append(TableRow(name, False, cells))
         table.sections.append(Section(_split_title(split, len(splits)), rows))
     return table
 

@@ -6,11 +6,12 @@ Imported only after hydra has started: the pipeline imports sam2, which puts hyd
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from benchmarks.variants import FirstFrameAlone, load_few_shot
 
 RUN = "run.json"
 SCORES = "scores.json"
+BUILT = "build.json"
+"""What the synthetic suite was made with, beside its manifest."""
 
 
 def benchmark_samples(config: DictConfig) -> int:
@@ -48,8 +51,11 @@ def benchmark_samples(config: DictConfig) -> int:
     part = "" if shard.count == 1 else f", part {shard}"
     print(f"{suite.name} on {model.name} (ready in {time.perf_counter() - started:.1f} s){part}; results in {folder}")
     run = SampleRun(folder, samples, model, int(config.seed))
+    described = plain(_described(config, suite, run, note))
+    if not config.overwrite:
+        _expect_same_run(folder / RUN, described)
     folder.mkdir(parents=True, exist_ok=True)
-    write_report(folder / RUN, plain(_described(config, suite, run, note)))
+    write_report(folder / RUN, described)
     run.generate(shard, bool(config.retry))
     missing = len(samples) - len(run.records())
     if missing:
@@ -85,11 +91,16 @@ def open_suite(settings: DictConfig) -> SampleSuite:
         FileNotFoundError: no manifest. ValueError: a wrong one.
     """
     folder = Path(str(settings.folder))
-    if settings.get("build") and not any((folder / name).is_file() for name in NAMES):
-        build = settings.build
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"making {build.scenes} scenes in {folder}")
-        build_synthetic(folder, Settings(build.scenes, 0, build.seed, build.size, build.num_frames))
+    if settings.get("build"):
+        build, told = settings.build, folder / BUILT
+        wanted: Any = OmegaConf.to_container(build, resolve=True)
+        if not any((folder / name).is_file() for name in NAMES):
+            folder.mkdir(parents=True, exist_ok=True)
+            print(f"making {build.scenes} scenes in {folder}")
+            write_report(told, wanted)
+            build_synthetic(folder, Settings(build.scenes, 0, build.seed, build.size, build.num_frames))
+        elif told.is_file() and (made := json.loads(told.read_text(encoding="utf-8"))) != wanted:
+            raise ValueError(f"{folder} was made with {made}; expected {wanted}: choose another suite.folder=...")
     return load_suite(folder, str(settings.name))
 
 
@@ -115,10 +126,17 @@ def open_model(config: DictConfig) -> tuple[Generator, str]:
     Raises:
         ValueError, FileNotFoundError: no such model, or no such folder of videos.
     """
-    sampling: Any = OmegaConf.to_container(config.sampling, resolve=True)
-    sampling |= OmegaConf.to_container(config.clip, resolve=True)
     if config.videos is not None:
         return VideoFolder(Path(str(config.videos)), str(config.name or "")), "videos made elsewhere"
+    model, note = _open_pipeline(config)
+    model.identity["dtype"] = str(config.dtype)
+    return model, note
+
+
+def _open_pipeline(config: DictConfig) -> tuple[Generator, str]:
+    """A baseline, or a pipeline of our own."""
+    sampling: Any = OmegaConf.to_container(config.sampling, resolve=True)
+    sampling |= OmegaConf.to_container(config.clip, resolve=True)
     device = local_device(str(config.device))
     if (found := find_baseline(str(config.model))) is not None:
         baseline, weights = found
@@ -155,6 +173,19 @@ def _described(config: DictConfig, suite: SampleSuite, run: SampleRun, note: str
         "versions": package_versions(),
         "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
     }
+
+
+def _expect_same_run(path: Path, described: Mapping[str, Any]) -> None:
+    """Raise ValueError where the videos in a folder are of another model, other settings or another seed."""
+    if not path.is_file():
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if differing := [key for key in ("identity", "seed") if known.get(key) != described[key]]:
+        told = "; ".join(f"{key} {known.get(key)}, not {described[key]}" for key in differing)
+        raise ValueError(
+            f"{path.parent} holds the videos of another run ({told}); expected another output=..., or overwrite=true to"
+            " make them anew."
+        )
 
 
 @contextmanager

@@ -97,7 +97,18 @@ def test_rows_of_other_weights_are_set_aside(tmp_path: Path) -> None:
     run_measures(None, Settings(), [counting(calls)], tmp_path, "old weights")  # type: ignore[arg-type]
     run_measures(None, Settings(), [counting(calls)], tmp_path, "new weights")  # type: ignore[arg-type]
     assert len(calls) == 8
-    assert (tmp_path / "rows.jsonl.old").is_file()
+    run_measures(None, Settings(), [counting(calls)], tmp_path, "old weights")  # type: ignore[arg-type]
+    run_measures(None, Settings(), [counting(calls)], tmp_path, "new weights")  # type: ignore[arg-type]
+    assert len(calls) == 8, "both were kept"
+
+
+def test_a_text_may_hold_what_other_files_end_lines_with(tmp_path: Path) -> None:
+    text = "a\u2028b\u2029c\u0085d"
+    for _ in range(2):
+        rows = RowFile(tmp_path / "rows.jsonl", "a")
+        rows.add("measure", str(len(rows.rows)), {"prompt": text})
+        rows.close()
+    assert [row["prompt"] for row in read_rows(tmp_path, "a").values()] == [text, text]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

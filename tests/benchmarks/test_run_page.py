@@ -143,6 +143,17 @@ def test_the_page_needs_nothing_from_outside(run: Path) -> None:
     assert "width=device-width" in text and "out of &lt;memory&gt;" in text and "no &lt;weights&gt; here" in text
 
 
+def test_runs_of_models_of_one_name_keep_their_videos_and_rows_apart(tmp_path: Path) -> None:
+    ours, *others = (write_run(tmp_path / name, "final") for name in ("a", "b", "c"))
+    for grey, other in zip((50, 150), others, strict=True):
+        write_video(other / "samples" / "c" / "video.mp4", np.full((3, 16, 16, 3), grey, np.uint8), 8)
+    write_pages(ours, others)
+    copies = list((ours / "samples" / "c").glob("compare-*.mp4"))
+    assert {path.read_bytes() for path in copies} == {(o / "samples" / "c" / "video.mp4").read_bytes() for o in others}
+    rows = main_table([RunResults.load(folder) for folder in (ours, *others)]).sections[-1].rows
+    assert len({row.name for row in rows}) == 3
+
+
 def test_the_papers_table_stands_beside_ours(run: Path) -> None:
     runs = [RunResults.load(run), RunResults.load(run.parent / "other")]
     table = main_table(runs)

@@ -70,5 +70,9 @@ def test_three_parts_report_what_one_reports(
     records = {name: json.loads((tmp_path / "whole/samples" / name / "record.json").read_text()) for name in IDS}
     assert [record["error"] == "" for record in records.values()] == [True, True, False, True]
     assert (records["läuft 犬"]["fps"], records["b"]["fps"]) == (4, 8)
+    other = [*words, f"output={tmp_path / 'whole'}", "seed=1"]
+    with pytest.raises(ValueError, match=r"videos of another run \(seed 0, not 1\); expected another output"):
+        benchmark_samples(composed(*other))
+    assert benchmark_samples(composed(*other, "overwrite=true")) == 0
     with pytest.raises(FileNotFoundError, match="expected one with a video"):
         benchmark_samples(composed(f"suite={suite}", f"videos={tmp_path / 'nowhere'}"))

@@ -190,6 +190,19 @@ def test_a_clip_that_will_not_do(tmp_path: Path, spoil, words: str) -> None:  # 
         read(tmp_path)
 
 
+def test_what_is_wrong_with_given_masks_is_said_before_anything_is_tracked(tmp_path: Path) -> None:
+    class NeverAsked(RedTracker):
+        def segment(self, image: NDArray[np.uint8], phrases: Sequence[str]) -> NDArray[np.uint8]:
+            raise AssertionError("tracked before the masks were looked at")
+
+    fill(tmp_path, 2)
+    ids = np.ones((24, 48, 60), int)
+    ids[12:] = 0
+    MaskTrajectory(ids).save(tmp_path / "a-red-square-moves-01.npz")
+    with pytest.raises(ValueError, match="a-red-square-moves-01.mp4"):
+        read(tmp_path, tracker=NeverAsked())
+
+
 def test_masks_that_no_clip_takes_are_a_misspelt_name(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     masks = MaskTrajectory(np.ones((24, 48, 60), int))

@@ -53,6 +53,15 @@ def test_random_weights_give_a_plan(tmp_path: Path, seed: int) -> None:
     assert planner.answered_by == "language model"
 
 
+def test_a_plan_of_other_weights_in_the_same_folder_is_not_taken(tmp_path: Path) -> None:
+    for seed, by in ((0, "language model"), (0, "cache"), (1, "language model")):
+        if by != "cache":
+            random_model(tmp_path / "model", seed)
+        planner = LanguageModelPlanner(str(tmp_path / "model"), cache=tmp_path / "plans", device="cpu", timeout=600)
+        planner.plan("The red ball moves left.")
+        assert planner.answered_by == by
+
+
 def test_an_answer_keeps_to_the_schema_without_white_space(tmp_path: Path) -> None:
     template = (
         "{% for message in messages %}[{{ message['content'] }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"

@@ -112,6 +112,9 @@ def read_clip_folder(
     for source in sources:
         _check(source, num_frames, fps, tracker)
     count = min(len(source.video.frames) // num_frames for source in sources)
+    for source in sources:
+        for start in _window_starts(source, num_frames, count) if source.ids is not None else ():
+            _check_visible(source, source.ids[start : start + num_frames], start)
     return [clip for source in sources for clip in _windows(source, num_frames, count, tracker)]
 
 
@@ -241,17 +244,21 @@ def _check(source: _Source, num_frames: int, fps: float, tracker: Tracker | None
 
 
 def _windows(source: _Source, num_frames: int, count: int, tracker: Tracker | None) -> list[Clip]:
-    last = len(source.video.frames) - num_frames
     clips = []
-    for start in np.linspace(0, last, count).round().astype(int):
+    for start in _window_starts(source, num_frames, count):
         frames = source.video.frames[start : start + num_frames]
         if source.ids is None:
-            ids = _tracked(source, frames, int(start), tracker)
+            ids = _tracked(source, frames, start, tracker)
+            _check_visible(source, ids, start)
         else:
             ids = source.ids[start : start + num_frames]
-        _check_visible(source, ids, int(start))
         clips.append(Clip(source.path.name, source.told.prompt, frames, ids))
     return clips
+
+
+def _window_starts(source: _Source, num_frames: int, count: int) -> list[int]:
+    last = len(source.video.frames) - num_frames
+    return [int(start) for start in np.linspace(0, last, count).round()]
 
 
 def _tracked(source: _Source, frames: NDArray[np.uint8], start: int, tracker: Tracker | None) -> NDArray[np.uint8]:

@@ -122,7 +122,8 @@ class LanguageModelPlanner:
         """All that a plan depends on."""
         from ttm.planning.plan_answer import answer_schema
 
-        asked = {"model": self.model, "server": self.server, "options": self._options if self.server else {}}
+        model = self.model if self.server else _local_identity(self.model)
+        asked = {"model": model, "server": self.server, "options": self._options if self.server else {}}
         return {**asked, "template": self.template.template, "schema": answer_schema(), "prompt": prompt}
 
     def _asked(self, prompt: str) -> PromptPlan:
@@ -184,6 +185,16 @@ def _read_template(path: str | Path | None) -> Template:
     if template.substitute(prompt="", max_objects=0) == template.substitute(prompt="x", max_objects=0):
         raise ValueError(f"The template {path} has no $prompt; expected it where the sentence goes.")
     return template
+
+
+def _local_identity(model: str) -> Any:
+    """A Hub id as it is; a folder by where it lies and what lies in it, whose weights may be trained further."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    told = [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return {"folder": str(folder.resolve()), "files": [list(item) for item in told]}
 
 
 def _check_arguments(model: str, server: str | None, timeout: float, retries: int, fallback: str | None) -> None:
