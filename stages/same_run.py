@@ -2,7 +2,7 @@
 
 A run is known by its output folder, and the same command goes on there. Other settings, another base or other clips may
 fit its weights all the same: the samples of its steps would be of two kinds, or what it leaves would name a base that
-it never saw. That is refused.
+it never saw. That is refused. Weights and clips are known by what they hold, not by where they lie: both may move.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ if TYPE_CHECKING:  # a trainer of two stages has no need of them
 KEPT = (
     "stage.name", "objective.name", "objective.beta_schedule", "objective.beta_start", "objective.beta_end",
     "objective.weighting", "objective.sampling", "objective.mean", "objective.std", "objective.shift", "motion.name",
-    "seed", "batch_size", "optimizer.name", "data.name", "data.size", "data.num_frames", "data.clips.height",
-    "data.clips.width", "data.clips.fps",
+    "seed", "batch_size", "optimizer.name", "data.name", "data.seed", "data.size", "data.num_frames",
+    "data.num_objects", "data.appearance", "data.pieces", "data.clips.height", "data.clips.width", "data.clips.fps",
+    "host.region", "host.first_frame_attention", "host.mask_cross_attention",
 )  # fmt: skip
 """Settings that a run keeps from its first step to its last: they decide its samples, what is learnt of them, and what
 an optimiser's state means. How often a condition is left out may change on the way, as the learning rate does."""
@@ -68,7 +69,6 @@ def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> 
     Raises:
         ValueError: there are checkpoints of a run that was begun with others; says with which.
     """
-    folder = Path(settings.output_dir)
     data, host = settings.data, settings.host
     described = {
         "base": asdict(base),
@@ -77,15 +77,28 @@ def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> 
         "vary_colours": data.clips.vary_colours,
         "trained": {"trainable": host.trainable, "lora_rank": host.lora_rank if host.trainable == "lora" else None},
     }
+    expect_begun_with(settings, described)
+
+
+def expect_begun_with(settings: Settings, described: Mapping[str, Any]) -> None:
+    """Compare what a run stands on with what the run in its folder was begun with, and write down what is new.
+
+    Args:
+        settings: of the run.
+        described: its parts by their names, as JSON values; None: not known, and not compared.
+
+    Raises:
+        ValueError: there are checkpoints of a run that was begun with others; says with which.
+        OSError: the folder can't be written.
+    """
+    folder = Path(settings.output_dir)
     path = folder / BEGUN_WITH
-    if not path.is_file() or not any((folder / "checkpoints").glob("step-*")):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, described)
-        return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    goes_on = path.is_file() and any((folder / "checkpoints").glob("step-*"))
+    known = json.loads(path.read_text(encoding="utf-8")) if goes_on else {}
     for name, value in described.items():
         if None not in (known.get(name), value) and known[name] != value:
             raise ValueError(
-                f"{folder} holds a run with another {name}: {known.get(name)}; expected {value}, or another folder to"
-                " write (-o)."
+                f"{folder} holds a run with another {name}: {known[name]}; expected {value}, or another folder to"
+                " write (output_dir)."
             )
+    write_json(path, known | {name: value for name, value in described.items() if value is not None})

@@ -45,13 +45,22 @@ from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
 from stages.cache import latents_at_rest
-from stages.host import build_transformer, export_adapter, host_class, load_text, load_vae
+from stages.host import (
+    build_transformer,
+    encoder_digest,
+    export_adapter,
+    host_class,
+    load_text,
+    load_vae,
+    weights_digest,
+)
 from stages.host_image import with_host_image
 from stages.image_to_motion import ImageToMotion
 from stages.memory import finish_model, prepare_model, prepare_vae
 from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
+from stages.same_run import expect_begun_with
 from stages.settings import Settings
 from stages.settings_loading import load_settings
 from stages.sharding import check_sharding, gathered, is_shared_out
@@ -173,7 +182,8 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
         model: the host that is trained.
 
     Raises:
-        ValueError: a component is missing, or the host was not made for this autoencoder and text encoder.
+        ValueError: a component is missing, the host was not made for this autoencoder and text encoder, or the run in
+            the output folder was begun with other weights or clips.
     """
     data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
     vae = load_vae(pipeline, device)
@@ -189,6 +199,8 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
             f" expected {expected[0]} and {expected[1]}, those of {pipeline}."
         )
     check_image_channels(vae, model)
+    if accelerator.is_main_process:
+        expect_begun_with(settings, _weights_under(settings, model, vae, text_encoder))
     clips = open_clips(settings, accelerator, vae, model.token_patch)
     first, length = settings.stage.name == "image_to_motion", settings.host.max_sequence_length
     motion = settings.motion
@@ -204,6 +216,17 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     if first:
         return ImageToMotion(clips, texts, settings)
     return MotionToVideo(clips, texts, settings, model.token_patch, rest)
+
+
+def _weights_under(settings: Settings, model: Any, vae: Any, text_encoder: Any) -> dict[str, str]:
+    """Digests of the weights that a run stands on; of the host without its new branches, which are always trained."""
+    new = set(model.adapter_state_dict())
+    given = (parameter for name, parameter in model.named_parameters() if name not in new)
+    return {
+        "base": "random weights" if settings.host.init_from is None else weights_digest(given),
+        "autoencoder": encoder_digest(vae),
+        "text_encoder": weights_digest(text_encoder.parameters()),
+    }
 
 
 def export(model: torch.nn.Module, folder: Path, dtype: str) -> None:

@@ -178,3 +178,12 @@ def test_a_folder_that_grew_does_not_change_a_run_silently(prepared: Build) -> N
     with pytest.raises(ValueError, match="has 16 clips to train on, and the run in .* began with 14"):
         run(prepared("max_steps=2"))
     assert run(prepared("max_steps=2", "data.num_scenes=16")).step == 2
+
+
+def test_a_run_keeps_its_clips_wherever_they_lie(prepared: Build, prepared_folder: Path, tmp_path: Path) -> None:
+    run(prepared("max_steps=1"))
+    folder = shutil.copytree(prepared_folder, tmp_path / "moved")
+    assert run(prepared("max_steps=2", f"data.folder={folder}")).step == 2
+    _replace(folder, '"caption": "a red', '"caption": "a green')
+    with pytest.raises(ValueError, match="holds a run with another digest of its 16 clips"):
+        run(prepared("max_steps=3", f"data.folder={folder}"))
