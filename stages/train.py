@@ -171,7 +171,7 @@ def start_accelerator(settings: Settings) -> Accelerator:
             " sharding=full or node here (memory=shared), which shares the model out by itself."
         )
     if accelerator.is_main_process:
-        prepare_output(Path(settings.output_dir), 0)
+        prepare_output(Path(settings.output_dir))
     return accelerator
 
 

@@ -28,6 +28,7 @@ from stages.attention_kernel import attention_kernel
 from stages.checkpoint import (
     Checkpoint,
     latest_checkpoint,
+    list_checkpoints,
     load_optimizer_tensors,
     optimizer_tensors,
     save_checkpoint,
@@ -71,7 +72,7 @@ class Trainer:
 
     Raises:
         ValueError: a batch that the processes can't divide; a checkpoint of another model.
-        OSError: the output folder can't be written, or lacks the space of two checkpoints.
+        OSError: the output folder can't be written, or lacks the space of its checkpoints.
     """
 
     def __init__(
@@ -96,11 +97,12 @@ class Trainer:
         self.named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.named, settings.optimizer)
         self.ema = EMA(self.named, settings.ema_decay)
-        if accelerator.is_main_process:
-            prepare_output(self.folder, 20 * sum(p.numel() for _, p in self.named))
-            remove_leftovers(self.folder / "checkpoints")
-        accelerator.wait_for_everyone()
         self.step = self._resume()
+        if accelerator.is_main_process:
+            for folder in (self.folder, self.folder / "checkpoints"):
+                remove_leftovers(folder)
+            prepare_output(self.folder, 20 * sum(p.numel() for _, p in self.named), self._checkpoints_to_fit())
+        accelerator.wait_for_everyone()
         self.wrapped = self.model if shared_out else accelerator.prepare(self.model)
         self._stop = False
 
@@ -205,6 +207,12 @@ class Trainer:
                 local(self.ema.average[name]).copy_(checkpoint.ema.own(name, parameter))
         load_optimizer_tensors(self.optimizer, self.named, checkpoint.optimizer)
         return int(checkpoint.state["step"])
+
+    def _checkpoints_to_fit(self) -> int:
+        """How many more checkpoints there will be at a time; at least one, since the run ends with its weights."""
+        still = math.ceil((self.settings.max_steps - self.step) / self.settings.checkpoint_every)
+        at_once = self.settings.keep_checkpoints + 1 - len(list_checkpoints(self.folder / "checkpoints"))
+        return max(1, min(still, at_once))
 
     def _save(self) -> None:
         state = {

@@ -333,5 +333,33 @@ def test_a_disk_without_space_is_told_before_training(settings: Build, monkeypat
         free = 1000
 
     monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda path: Usage)
-    with pytest.raises(OSError, match="expected .* for two checkpoints"):
+    with pytest.raises(OSError, match="expected .* for 3 more checkpoint"):
         run(settings())
+
+
+def test_a_run_that_goes_on_needs_the_space_that_it_does_not_have_yet(
+    settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = settings("max_steps=4")
+    run(made)
+    sizes = {name: tensor.numel() for name, tensor in _last(made).items() if name.startswith("model/")}
+    left_over = [
+        tmp_path / "run" / name for name in ("checkpoints/.step-00000006.999999999.part", ".transformer.999999999.part")
+    ]
+    for folder in left_over:
+        folder.mkdir()
+
+    class Usage:
+        free = 1.5 * 20 * sum(sizes.values())
+
+    class Full:
+        free = 0
+
+    def usage(path: Path) -> type:
+        return Full if any(folder.exists() for folder in left_over) else Usage
+
+    monkeypatch.setattr(whole_files.shutil, "disk_usage", usage)
+    assert run(settings("max_steps=8")).step == 8
+    with pytest.raises(OSError, match="expected .* for 3 more checkpoint"):
+        run(settings(f"output_dir={tmp_path / 'fresh'}"))
+    assert run(settings(f"output_dir={tmp_path / 'short'}", "max_steps=1", "keep_checkpoints=9")).step == 1
