@@ -105,13 +105,11 @@ def run(settings: Settings) -> Finished:
     trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
     finished = trainer.train()
     with trainer.averaged() as averaged:
-        if is_shared_out(settings, accelerator):
-            averaged = gathered(averaged, empty_model(settings, averaged.config))
-        if accelerator.is_main_process:
-            export_adapter(averaged, settings)
-            finish_model(averaged)
-            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
+        plain = gathered(averaged, empty_model(settings, averaged.config), accelerator.is_main_process)
     if accelerator.is_main_process:
+        export_adapter(plain, settings)
+        finish_model(plain)
+        export(plain, Path(settings.output_dir) / "transformer", settings.export_dtype)
         scheduler = objective.scheduler()
         replace_folder(Path(settings.output_dir) / "scheduler", scheduler.save_pretrained)
         end = "complete" if finished.complete else "stopped; the same command goes on"
