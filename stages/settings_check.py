@@ -100,6 +100,19 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
 
 
+def expect_cached_clips(settings: Settings) -> None:
+    """Refuse few-shot training where its clips would be left out without a word.
+
+    Raises:
+        ValueError: as said.
+    """
+    if settings.stage.name == "few_shot":
+        raise ValueError(
+            "stage is few_shot; expected image_to_motion or motion_to_video, or the program that reads a folder of"
+            " clips: python -m stages.few_shot CLIPS."
+        )
+
+
 def _check_few_shot(settings: Settings) -> None:
     """What the few-shot variant can't do, or would leave out without a word."""
     if settings.objective.name != "epsilon":

@@ -62,6 +62,7 @@ from stages.objectives import build_objective
 from stages.optimization import check_optimizer
 from stages.same_run import expect_begun_with
 from stages.settings import Settings
+from stages.settings_check import expect_cached_clips
 from stages.settings_loading import load_settings
 from stages.sharding import check_sharding, gathered, is_shared_out
 from stages.sources import open_clips
@@ -87,6 +88,7 @@ def run(settings: Settings) -> Finished:
         OSError: a folder that can't be written.
     """
     began = time.monotonic()
+    expect_cached_clips(settings)
     accelerator = start_accelerator(settings)
     check_optimizer(settings.optimizer.name)
     check_sharding(settings)

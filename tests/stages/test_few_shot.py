@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import stages.cache
+import stages.train
 from benchmarks.few_shot import read_command_line
 from stages.few_shot import main, read_arguments, run
 from stages.few_shot_task import FewShot
@@ -356,3 +358,10 @@ def test_a_real_dog_cut_into_clips(settings: Callable[..., Settings], tmp_path: 
     masks = MaskTrajectory.load(folder / "a-dog-turns-0.npz").resample(7)
     out = pipe("a dog turns", masks, video.frames[0], num_inference_steps=2)
     assert len(out.frames[0]) == 7 and out.frames[0][0].size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("program", [stages.train.main, stages.cache.main])
+def test_the_programs_of_the_two_stages_name_the_one_that_reads_clips(program: Callable[..., None]) -> None:
+    words = ["stage=few_shot", "data=clips", "objective=epsilon", "data.encode_scenes=1"]
+    with pytest.raises(SystemExit, match="stage is few_shot; expected .*python -m stages.few_shot CLIPS"):
+        program(words)
