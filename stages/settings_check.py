@@ -68,6 +68,8 @@ def check_settings(settings: Settings) -> None:
         raise ValueError("data is prepared and data.folder empty; expected a folder that tools.prepare filled.")
     if settings.data.held_out < 0:
         raise ValueError(f"data.held_out is {settings.data.held_out}; expected 0 or more clips.")
+    if settings.sample_every and settings.data.name == "prepared" and not settings.data.held_out:
+        raise ValueError("sample_every is set and data.held_out 0; expected clips that are held out to draw videos of.")
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:
         raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")

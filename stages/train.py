@@ -54,13 +54,13 @@ from stages.host import (
     load_vae,
     weights_digest,
 )
-from stages.host_image import with_host_image
+from stages.host_image import check_host_image, with_host_image
 from stages.image_to_motion import ImageToMotion
 from stages.memory import finish_model, prepare_model, prepare_vae
 from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
-from stages.same_run import expect_begun_with
+from stages.same_run import expect_begun_with, expect_same_settings
 from stages.settings import Settings
 from stages.settings_check import expect_cached_clips
 from stages.settings_loading import load_settings
@@ -69,7 +69,7 @@ from stages.sources import open_clips
 from stages.task import Task
 from stages.text_table import EncodedTexts, Texts, TextTable, texts_of
 from stages.tracking import check_tracker
-from stages.trainer import Finished, Trainer
+from stages.trainer import Finished, Trainer, divide_batch
 from stages.whole_files import prepare_output, replace_folder
 from ttm.models.host import VideoHost
 from ttm.pipelines.autoencoders import LatentFormat
@@ -90,10 +90,9 @@ def run(settings: Settings) -> Finished:
     began = time.monotonic()
     expect_cached_clips(settings)
     accelerator = start_accelerator(settings)
-    check_optimizer(settings.optimizer.name)
-    check_sharding(settings)
-    check_tracker(settings.tracker)
+    check_run(settings, accelerator.num_processes)
     model = build_model(settings, accelerator)
+    check_host_image(settings, model)
     task = with_host_image(build_task(settings, accelerator, model), settings, model, accelerator.device)
     prepare_model(model, settings)
     if settings.compile:
@@ -118,6 +117,19 @@ def run(settings: Settings) -> Finished:
         print(f"{settings.output_dir}/transformer: averaged weights after {finished.step} steps ({end})", flush=True)
     accelerator.end_training()
     return finished
+
+
+def check_run(settings: Settings, num_processes: int) -> None:
+    """Refuse before slow work what these processes, this machine's packages or the output folder's run don't allow.
+
+    Raises:
+        ValueError: as said.
+    """
+    divide_batch(settings, num_processes)
+    check_optimizer(settings.optimizer.name)
+    check_sharding(settings)
+    check_tracker(settings.tracker)
+    expect_same_settings(settings)
 
 
 def build_model(settings: Settings, accelerator: Accelerator) -> Any:

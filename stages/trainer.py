@@ -37,7 +37,6 @@ from stages.draws import dropped, noise_like
 from stages.objectives import Objective, weighted_error
 from stages.optimization import EMA, build_optimizer, learning_rate
 from stages.processes import AllOf
-from stages.same_run import expect_same_settings
 from stages.settings import Settings
 from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
 from stages.task import Task
@@ -89,7 +88,7 @@ class Trainer:
         self.sampler = sampler
         self.began = time.monotonic() if began is None else began
         self.folder = Path(settings.output_dir)
-        self.per_process, self.micro = _divide(settings, accelerator.num_processes)
+        self.per_process, self.micro = divide_batch(settings, accelerator.num_processes)
         self.processes = AllOf(accelerator)
         shared_out = is_shared_out(settings, accelerator)
         self.model = share_out(model, accelerator, settings) if shared_out else model.to(accelerator.device)
@@ -200,7 +199,6 @@ class Trainer:
                 f"{self.folder} holds a run of another model ({len(differing)} tensors differ, {differing[0]!r} first);"
                 " expected the same stage and host settings, or another output_dir."
             )
-        expect_same_settings(self.folder, checkpoint.state.get("settings", {}), self.settings)
         with torch.no_grad():
             for name, parameter in own.items():
                 local(parameter).copy_(checkpoint.model.own(name, parameter))
@@ -323,7 +321,7 @@ class Trainer:
         tracker.numbers(self.step, values | {"samples": float(self.step * self.settings.batch_size)})
 
 
-def _divide(settings: Settings, processes: int) -> tuple[int, int]:
+def divide_batch(settings: Settings, processes: int) -> tuple[int, int]:
     """Clips of a step a process, and of a forward pass.
 
     Raises:

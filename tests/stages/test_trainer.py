@@ -255,6 +255,14 @@ def test_mistakes_end_with_one_sentence(overrides: list[str], change: str, said:
     assert str(caught.value.code).startswith("stages.train: ") and said in str(caught.value.code)
 
 
+def test_a_batch_that_can_not_be_divided_is_told_before_slow_work(
+    settings: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.train.build_model", None)
+    with pytest.raises(ValueError, match="micro_batch_size is 3; expected a divisor"):
+        run(settings("micro_batch_size=3"))
+
+
 def test_a_checkpoint_of_another_model_is_refused(settings: Build) -> None:
     run(settings("max_steps=1"))
     with pytest.raises(ValueError, match="holds a run of another model.*another output_dir"):
@@ -293,8 +301,9 @@ def test_a_run_that_is_stopped_while_its_loss_is_no_number_keeps_its_last_checkp
     ["batch_size=2", "seed=7", "objective=v_prediction", "optimizer.name=muon", "host.region=box", "data.seed=1",
      "data.num_objects=[1,1]", "data.appearance=0.5", "data.pieces=0.5"],
 )  # fmt: skip
-def test_a_run_keeps_what_decides_its_samples(settings: Build, change: str) -> None:
+def test_a_run_keeps_what_decides_its_samples(settings: Build, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     run(settings("max_steps=1"))
+    monkeypatch.setattr("stages.train.build_model", None)  # told before slow work
     with pytest.raises(ValueError, match=f"holds a run with {change.split('=')[0]}.*another output_dir"):
         run(settings("max_steps=2", change))
 
