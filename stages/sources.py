@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from stages.cache import cache_folder, fill_cache, variant_key
@@ -67,8 +68,15 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
         worker = (accelerator.process_index, accelerator.num_processes)
         fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True))
         accelerator.wait_for_everyone()
-    with accelerator.main_process_first():
-        return LatentCache(folder, data.num_scenes or known, variant_key(data), variants, settings.motion.name)
+
+    def opened(num_scenes: int | None) -> LatentCache:
+        return LatentCache(folder, num_scenes, variant_key(data), variants, settings.motion.name)
+
+    # Another program may fill the cache meanwhile: the main process counts, and the others open as many.
+    cache = opened(data.num_scenes or known) if accelerator.is_main_process else None
+    count = [None if cache is None else len(cache)]
+    broadcast_object_list(count)
+    return opened(count[0]) if cache is None else cache
 
 
 def clips_of_checkpoint(output: Path) -> int | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from stages.cache import ShardWriter, build_world, cache_folder, fast_encoder, f
 from stages.host import load_vae, module_digest
 from stages.latent_cache import LatentCache, frames_to_tensor, shard_path
 from stages.settings import Settings
+from stages.sources import open_clips
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
 from ttm.pipelines.autoencoders import LatentFormat, encode_video
@@ -80,6 +82,21 @@ def test_filling_goes_on_where_it_stopped_and_mends(settings: Build, tmp_path: P
         LatentCache(folder)
     fill_cache(made, folder, vae, 12, say=said.append)
     assert len(said) == 4 and shard_path(folder, 1).read_bytes() == kept
+
+
+def test_every_process_opens_as_many_scenes_as_the_main_one(
+    settings: Build, filled: tuple[Settings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = settings("data.encode_scenes=0")
+
+    class Second:
+        """A process that comes to the cache when another program has filled it further."""
+
+        process_index, num_processes, is_main_process = 1, 2, False
+        main_process_first = staticmethod(contextlib.nullcontext)
+
+    monkeypatch.setattr("stages.sources.broadcast_object_list", lambda values: values.__setitem__(0, 4))
+    assert len(open_clips(made, Second(), load_vae(made.host.pipeline), (1, 2, 2))) == 4  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("damage", ["missing", "no json", "shorter"])
