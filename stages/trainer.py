@@ -40,7 +40,7 @@ from stages.processes import AllOf
 from stages.settings import Settings
 from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
 from stages.task import Task
-from stages.tracking import Tracker, memory_in_use
+from stages.tracking import Tracker, clock, memory_in_use
 from stages.validation import Drawn, mean_scores
 from stages.whole_files import prepare_output, remove_leftovers
 
@@ -136,8 +136,9 @@ class Trainer:
                 if saves:
                     self._save()
                 if self.sampler is not None and self.step % settings.sample_every == 0:
+                    begin = time.monotonic()
                     self._show(tracker)
-                    since = time.monotonic()
+                    since += time.monotonic() - begin  # which was no training
         if losses:  # stopped between two logs: what was not looked at yet
             last_loss, _ = self._finite_means(losses, norms)
         if self.step > first:
@@ -315,7 +316,7 @@ class Trainer:
         clips = self.settings.batch_size / pace
         tracker.say(
             f"step {self.step}/{self.settings.max_steps}  loss {loss:.4f}  gradient {norm:.3f}  lr {rate:.2e}"
-            f"  {clips:.1f} clips/s  {memory:.1f} GB  {time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            f"  {clips:.1f} clips/s  {memory:.1f} GB  {clock(left)} left"
         )
         values = {"loss": loss, "gradient_norm": norm, "lr": rate, "clips_per_second": clips, "memory_gb": memory}
         tracker.numbers(self.step, values | {"samples": float(self.step * self.settings.batch_size)})

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stages.settings import Settings
-from stages.tracking import Tracker, check_tracker, gif_bytes
+from stages.tracking import Tracker, check_tracker, clock, gif_bytes
 from stages.train import run
+from stages.trainer import Trainer
 
 Build = Callable[..., Settings]
 
@@ -57,6 +59,27 @@ def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -
         lines = (Path(made.output_dir) / "log.jsonl").read_text().splitlines()
         logs.append([entry["loss"] for entry in map(json.loads, lines) if "loss" in entry])
     assert logs[0] == logs[1]
+
+
+def test_drawing_samples_does_not_count_as_training(settings: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 1 second here, and drawing 100."""
+    now, step = [0.0], Trainer._accumulate
+
+    def pass_by(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("stages.trainer.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("stages.samples.build_sampler", lambda *_: "a sampler")
+    monkeypatch.setattr(Trainer, "_accumulate", lambda self: pass_by(1) or step(self))
+    monkeypatch.setattr(Trainer, "_show", lambda self, tracker: pass_by(100))
+    made = settings("log_every=4", "checkpoint_every=9", "sample_every=3", "max_steps=4", "batch_size=4")
+    run(made)
+    (logged,) = (Path(made.output_dir) / "log.jsonl").read_text().splitlines()
+    assert json.loads(logged)["clips_per_second"] == 4
+
+
+def test_hours_go_beyond_a_day() -> None:
+    assert [clock(seconds) for seconds in (59.9, 3661, 100 * 3600)] == ["00:00:59", "01:01:01", "100:00:00"]
 
 
 def test_clips_of_several_shapes_stand_side_by_side(tmp_path: Path) -> None:
