@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +90,21 @@ def test_clips_of_several_shapes_stand_side_by_side(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     picture = Image.open(io.BytesIO(events.Images("samples")[0].encoded_image_string))
     assert picture.size == (16, 16) and picture.n_frames >= 1
+
+
+def test_only_what_a_killed_run_did_after_its_checkpoint_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Event files are read in the order of the seconds in their names.
+    later = SimpleNamespace(time=count(1).__next__)
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.time", later)
+    for first, steps in ((0, (1, 2, 3)), (0, (1, 2, 3, 4)), (2, (3,))):
+        tracker = Tracker(tmp_path, "tensorboard", first)
+        for step in steps:
+            tracker.numbers(step, {"loss": float(len(steps))})
+        tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 4), (2, 4), (3, 1)]
 
 
 def test_weights_and_biases_keeps_one_run_over_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
