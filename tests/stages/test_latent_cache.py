@@ -147,6 +147,21 @@ def test_corrupted_variants_lie_beside_and_move_masks_alone(settings: Build, tmp
     assert not torch.equal(first.coverage, second.coverage)
 
 
+def test_only_the_files_that_are_missing_are_encoded(settings: Build, tmp_path: Path) -> None:
+    made = settings(f"data.cache_dir={tmp_path}", "data.corrupted_variants=2", "motion=optical_flow")
+    vae = load_vae(made.host.pipeline)
+    folder = cache_folder(made.data, vae)
+    fill_cache(made, folder, vae, 4, say=lambda line: None)
+    files = {path: path.read_bytes() for path in folder.glob("shard-*.safetensors")}
+    assert len(files) == 4
+    for harmed in files:
+        written = {path: path.stat().st_mtime_ns for path in files}
+        harmed.write_bytes(files[harmed][:100])
+        fill_cache(made, folder, vae, 4, say=lambda line: None)
+        assert [path for path in files if path.stat().st_mtime_ns != written[path]] == [harmed]
+        assert harmed.read_bytes() == files[harmed]
+
+
 def test_bf16_encoder_is_near_the_exact_one(settings: Build) -> None:
     made = settings()
     clips = [build_world(made.data)[number].frames for number in range(2)]
