@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stages.host import load_vae
+from stages.samples import build_sampler
 from stages.settings import Settings
 from stages.tracking import Tracker, check_tracker, clock, gif_bytes
 from stages.train import run
@@ -49,6 +52,15 @@ def test_a_run_shows_numbers_and_videos_in_tensorboard(settings: Build, stage: s
     assert [event.step for event in shown] == [2]
     picture = Image.open(io.BytesIO(shown[0].encoded_image_string))
     assert picture.size == (64, 64) and picture.n_frames >= 2  # two scenes side by side, the true clip below
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_samples_are_decoded_as_the_preset_says(settings: Build, monkeypatch: pytest.MonkeyPatch, saves: bool) -> None:
+    made = settings(f"memory.vae_slicing={saves}", f"memory.vae_tiling={saves}")
+    vae = load_vae(made.host.pipeline)
+    monkeypatch.setattr("stages.samples.load_vae", lambda *_: vae)
+    build_sampler(made, torch.device("cpu"))
+    assert (vae.use_slicing, vae.use_tiling) == (saves, saves)
 
 
 def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -> None:
