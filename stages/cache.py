@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from stages.draws import sample_rng
 from stages.host import encoder_digest, load_vae
 from stages.latent_cache import frames_to_tensor, pack_ids, pictures_path, read_shard, shard_path, variant_path
 from stages.settings import DataSettings, Settings
+from stages.settings_check import expect_cached_clips
 from stages.settings_loading import load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
 from ttm.data.synthetic import SyntheticWorld
@@ -100,48 +101,50 @@ class ShardWriter:
         self.world = build_world(data)
         self.key = variant_key(data)
 
-    def missing(self, number: int) -> bool:
-        """Whether a shard, or a variant of it, is absent or damaged (a damaged file is reported and redone)."""
-        try:
-            read_shard(self.folder, number)
-            for path in self._beside(number):
-                read_tensors(path, "")
-        except FileNotFoundError:
-            return True
-        except ValueError as error:
-            print(f"stages.cache: encoding shard {number} again: {error}", file=sys.stderr)
-            return True
-        return False
+    def missing(self, number: int) -> set[Path]:
+        """The files of a shard, itself and what lies beside it, that are absent or damaged (which is reported)."""
+        itself = shard_path(self.folder, number)
+        variants = range(self.data.corrupted_variants)
+        paths = [itself, *(variant_path(self.folder, number, variant, self.key) for variant in variants)]
+        if not self.motion.shows_masks:
+            paths.append(pictures_path(self.folder, number, self.motion.name))
+        found = set()
+        for path in paths:
+            try:
+                if path == itself:
+                    read_shard(self.folder, number)
+                else:
+                    read_tensors(path, "")
+            except FileNotFoundError:
+                found.add(path)
+            except ValueError as error:
+                print(f"stages.cache: encoding {path.name} again: {error}", file=sys.stderr)
+                found.add(path)
+        return found
 
-    def write(self, number: int) -> None:
-        """Encode one shard with its variants; parts that are there and whole are kept."""
+    def write(self, number: int, missing: Collection[Path]) -> None:
+        """Encode one shard: those of its files that are ``missing``."""
         first = number * self.data.shard_size
         scenes = [self.world[index] for index in range(first, first + self.data.shard_size)]
         ids = [scene.ids for scene in scenes]
-        try:
-            read_shard(self.folder, number)
-        except (ValueError, FileNotFoundError):
+        path = shard_path(self.folder, number)
+        if path in missing:
             tensors = self._trajectories(ids) | pack_ids(ids)
             tensors["video"] = self._encode([scene.frames for scene in scenes])
-            path = shard_path(self.folder, number)
             write_json(path.with_suffix(".json"), [scene.plan.to_dict() for scene in scenes])
             write_tensors(path, tensors)
         for variant in range(self.data.corrupted_variants):
-            spoiled = [
-                corrupt_ids(item, self.data.corruption, sample_rng(self.data.seed + variant, first + n, "corruption"))
-                for n, item in enumerate(ids)
-            ]
-            write_tensors(variant_path(self.folder, number, variant, self.key), self._trajectories(spoiled))
-        if not self.motion.shows_masks:
+            path = variant_path(self.folder, number, variant, self.key)
+            if path in missing:
+                spoiled = [
+                    corrupt_ids(each, self.data.corruption, sample_rng(self.data.seed + variant, scene, "corruption"))
+                    for scene, each in enumerate(ids, start=first)
+                ]
+                write_tensors(path, self._trajectories(spoiled))
+        path = pictures_path(self.folder, number, self.motion.name)
+        if path in missing:
             moves = [FlowTrajectory(scene.ids, scene.flow()) for scene in scenes]
-            pictures = self._encode([self.motion.to_video(item) for item in moves])
-            write_tensors(pictures_path(self.folder, number, self.motion.name), {"motion": pictures})
-
-    def _beside(self, number: int) -> list[Path]:
-        """The files that a shard has beside itself."""
-        variants = range(self.data.corrupted_variants)
-        paths = [variant_path(self.folder, number, variant, self.key) for variant in variants]
-        return paths if self.motion.shows_masks else [*paths, pictures_path(self.folder, number, self.motion.name)]
+            write_tensors(path, {"motion": self._encode([self.motion.to_video(item) for item in moves])})
 
     def _trajectories(self, ids: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
         motion = self._encode([MaskTrajectory(item).to_video() for item in ids])
@@ -187,13 +190,11 @@ def fill_cache(
     num_scenes: int,
     worker: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
-    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Write the shards that ``num_scenes`` need and that are missing.
 
     Args:
         worker: (rank, count): this process writes every ``count``-th shard, from ``rank`` on.
-        stop: asked before each shard.
 
     Raises:
         OSError: the folder can't be written.
@@ -201,12 +202,10 @@ def fill_cache(
     writer = ShardWriter(folder, settings.data, vae, settings.precision, settings.motion.name)
     remove_leftovers(folder)
     shards = range(worker[0], -(-num_scenes // settings.data.shard_size), worker[1])
-    todo = [number for number in shards if writer.missing(number)]
+    todo = {number: missing for number in shards if (missing := writer.missing(number))}
     begin = time.monotonic()
-    for done, number in enumerate(todo, start=1):
-        if stop():
-            return
-        writer.write(number)
+    for done, (number, missing) in enumerate(todo.items(), start=1):
+        writer.write(number, missing)
         pace = (time.monotonic() - begin) / done
         clips = settings.data.shard_size / pace
         left = pace * (len(todo) - done) / 60
@@ -235,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         del arguments[place : place + 2]
     try:
         settings = load_settings(arguments)
+        expect_cached_clips(settings)
         if settings.data.encode_scenes < 1:
             raise ValueError("data.encode_scenes is 0; expected how many scenes the cache should hold.")
         if settings.num_threads:

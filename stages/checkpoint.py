@@ -76,17 +76,14 @@ def load_optimizer_tensors(
             raise ValueError(f"The optimiser's state holds {name!r}, which this model does not train.")
         parameter = named[name]
         if isinstance(flat, StoredTensors) and flat.shape(full) == tuple(parameter.shape):
-            place = parameter.device
-            optimizer.state[parameter][key] = cut_like(flat.own(full, parameter).clone().to(place), parameter)
+            rows = flat.own(full, parameter).clone().to(parameter.device)
+            optimizer.state[parameter][key] = cut_like(rows, parameter)
             continue
         value = flat[full]
-        place = torch.device("cpu") if key == "step" and not value.is_cuda else parameter.device
-        if key == "step" and parameter.is_cuda:
-            place = parameter.device  # fused AdamW counts steps on the device
         if value.ndim == 0 and not value.is_floating_point():  # a plain count, as bitsandbytes keeps its steps
             optimizer.state[parameter][key] = int(value)
         else:
-            optimizer.state[parameter][key] = value.clone().to(place)
+            optimizer.state[parameter][key] = value.clone().to(parameter.device)  # steps too: AdamW is fused
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, processes: Processes | None = None) -> Path:

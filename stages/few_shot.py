@@ -37,14 +37,12 @@ import torch
 from stages.few_shot_task import FewShot, NamedSegmenter
 from stages.memory import prepare_model, prepare_vae
 from stages.objectives import build_objective
-from stages.optimization import check_optimizer
-from stages.same_run import expect_same_clips
+from stages.same_run import expect_same_base, expect_same_clips
 from stages.settings import Settings
 from stages.settings_check import check_settings
 from stages.settings_loading import load_settings
 from stages.text_table import TextTable
-from stages.tracking import check_tracker
-from stages.train import start_accelerator
+from stages.train import check_run, start_accelerator
 from stages.trainer import Finished, Trainer
 from ttm.data.clip_folder import Clip, clip_names, read_clip_folder
 from ttm.motion.control_picture import CONTROL_PICTURES
@@ -83,10 +81,10 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     if clips is None:
         clip_names(Path(settings.data.clips.folder))  # before a folder is made, or a base fetched
     accelerator = start_accelerator(settings)
-    check_optimizer(settings.optimizer.name)
-    check_tracker(settings.tracker)
+    check_run(settings, accelerator.num_processes)
     host = settings.host
     base = Base(str(_lasting(host.pipeline)), _lasting(host.motion_adapter), _lasting(host.controlnet))
+    expect_same_base(settings, base)
     switches = {name: getattr(host, name) for name in SWITCHES}
     torch.manual_seed(settings.seed)  # what the weights do not hold begins at random
     parts = base.components(**switches)
@@ -96,7 +94,7 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     _check_low_rank(settings, unet)
     if clips is None:
         clips = _read_clips(settings, accelerator.device)
-    expect_same_clips(settings, base, clips)
+    expect_same_clips(settings, clips)
     task = _build_task(settings, parts, clips, accelerator.device)
     del parts
     prepare_model(unet, settings)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, MotionAdapter
-from torch import nn
+from huggingface_hub.errors import EntryNotFoundError
+from torch import Tensor, nn
 from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
 from stages.settings import Settings
@@ -81,6 +82,21 @@ def module_digest(module: nn.Module, length: int = 12) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:length]
+
+
+def weights_digest(parameters: Iterable[Tensor]) -> str:
+    """A hash of up to 1,024 values of each parameter, in milliseconds whatever their size.
+
+    Values count in bfloat16 and names do not: the same weights are the same in either precision, and with a release
+    of a library that calls them otherwise.
+    """
+    digest = hashlib.sha256()
+    for parameter in parameters:
+        values = parameter.detach().flatten()
+        chosen = values[:: max(1, len(values) // 1024)].to("cpu", torch.bfloat16)
+        digest.update(str(tuple(parameter.shape)).encode())
+        digest.update(chosen.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def encoder_digest(vae: Any) -> str:
@@ -181,7 +197,12 @@ def _motion_adapter(place: str) -> MotionAdapter:
 
 
 def _subfolder(place: str, names: Sequence[str], setting: str) -> str | None:
-    """Where in a folder or Hub id the weights lie: in the first of ``names`` that is there, or in itself (None)."""
+    """Where in a folder or Hub id the weights lie: in the first of ``names`` that is there, or in itself (None).
+
+    Raises:
+        ValueError: a folder without weights, or no folder.
+        OSError: the Hub can't be asked.
+    """
     folder = Path(place)
     if folder.exists():
         if (folder / "config.json").is_file():
@@ -192,4 +213,21 @@ def _subfolder(place: str, names: Sequence[str], setting: str) -> str | None:
         return inner[0]
     if place.startswith((".", "/")) or place.count("/") > 1:
         raise ValueError(f"{setting}={place} does not exist; expected a folder or a Hub id.")
-    return None if names == ("motion_adapter",) else names[-1]
+    if names == ("motion_adapter",):
+        return None
+    return next((name for name in names[:-1] if _is_on_hub(place, name)), names[-1])
+
+
+def _is_on_hub(repository: str, subfolder: str) -> bool:
+    """Whether a Hub id (or its copy in the local cache) has a model there.
+
+    Raises:
+        OSError: the Hub can't be asked.
+    """
+    try:
+        MaskedWanTransformer3DModel.load_config(repository, subfolder=subfolder)  # whichever class: it reads JSON
+    except OSError as error:
+        if not isinstance(error.__context__, EntryNotFoundError):
+            raise
+        return False
+    return True

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.host import load_image_encoder, load_vae, module_digest
+from stages.host import expect_component, load_image_encoder, load_vae, module_digest
 from stages.settings import Settings
 from stages.task import Batch, Task
 from stages.whole_files import read_tensors, write_tensors
@@ -44,17 +44,31 @@ class ImageTask:
         return replace(batch, conditions=replace(batch.conditions, **own))
 
 
-def with_host_image(task: Task, settings: Settings, model: Any, device: torch.device) -> Task:
-    """The samples as a host wants them: as they are, unless it takes an image by itself.
+def check_host_image(settings: Settings, model: Any) -> None:
+    """Refuse before slow work a host whose own image can't be given.
 
     Raises:
         ValueError: the pipeline lacks the image encoder that the host needs, or the first frame is not known before the
             clip is made.
     """
     if not model.image_channels:
-        return task
+        return
     if settings.stage.name == "image_to_motion":
         check_first_frame_known(motion_representation(settings.motion.name))
+    if model.config.get("image_dim") is not None:
+        for name in ("image_encoder", "image_processor"):
+            expect_component(settings.host.pipeline, name)
+
+
+def with_host_image(task: Task, settings: Settings, model: Any, device: torch.device) -> Task:
+    """The samples as a host wants them: as they are, unless it takes an image by itself.
+
+    Raises:
+        ValueError: as :func:`check_host_image`.
+    """
+    check_host_image(settings, model)
+    if not model.image_channels:
+        return task
     if model.config.get("known_first_frame"):
         return ImageTask(task, lambda first, frames: {"image_latents": known_first_frame(first, frames)})
     return ImageTask(task, EncodedImages(settings, model, device))

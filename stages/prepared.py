@@ -143,6 +143,11 @@ class PreparedClips:
     def __len__(self) -> int:
         return len(self.plans)
 
+    def clips_digest(self) -> str:
+        """A hash of what the clips are and show, wherever the folder lies."""
+        known = [(row.clip_id, row.caption, row.frame_digest, row.trajectory_digest) for row in self.rows_of]
+        return hashlib.sha256(str(known).encode()).hexdigest()[:12]
+
     def order(self, seed: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which clip each global sample index takes; those of one step are of one bucket."""
         assert seed == self._order.seed

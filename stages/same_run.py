@@ -2,7 +2,7 @@
 
 A run is known by its output folder, and the same command goes on there. Other settings, another base or other clips may
 fit its weights all the same: the samples of its steps would be of two kinds, or what it leaves would name a base that
-it never saw. That is refused.
+it never saw. That is refused. Weights and clips are known by what they hold, not by where they lie: both may move.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.checkpoint import latest_checkpoint
 from stages.settings import Settings
 from stages.whole_files import write_json
 
@@ -23,26 +24,26 @@ if TYPE_CHECKING:  # a trainer of two stages has no need of them
 KEPT = (
     "stage.name", "objective.name", "objective.beta_schedule", "objective.beta_start", "objective.beta_end",
     "objective.weighting", "objective.sampling", "objective.mean", "objective.std", "objective.shift", "motion.name",
-    "seed", "batch_size", "optimizer.name", "data.name", "data.size", "data.num_frames", "data.clips.height",
-    "data.clips.width", "data.clips.fps",
+    "seed", "batch_size", "optimizer.name", "data.name", "data.seed", "data.size", "data.num_frames",
+    "data.num_objects", "data.appearance", "data.pieces", "data.clips.height", "data.clips.width", "data.clips.fps",
+    "host.region", "host.first_frame_attention", "host.mask_cross_attention",
 )  # fmt: skip
 """Settings that a run keeps from its first step to its last: they decide its samples, what is learnt of them, and what
 an optimiser's state means. How often a condition is left out may change on the way, as the learning rate does."""
 BEGUN_WITH = "begun_with.json"
 
 
-def expect_same_settings(folder: Path, begun_with: Mapping[str, Any], settings: Settings) -> None:
-    """Compare settings with those of a checkpoint.
-
-    Args:
-        folder: of the run, for the error.
-        begun_with: the checkpoint's, nested.
-        settings: of the run that is to go on.
+def expect_same_settings(settings: Settings) -> None:
+    """Compare settings with those of the last checkpoint in their output folder, if there is one.
 
     Raises:
-        ValueError: one of ``KEPT`` differs; says which.
+        ValueError: one of ``KEPT`` differs; says which. Or the checkpoint is damaged.
     """
-    now = asdict(settings)
+    folder = Path(settings.output_dir)
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        return
+    begun_with, now = checkpoint.state.get("settings", {}), asdict(settings)
     for path in KEPT:
         known, asked = (_setting(values, path) for values in (begun_with, now))
         if known is not None and known != asked:
@@ -59,33 +60,53 @@ def _setting(values: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def expect_same_clips(settings: Settings, base: Base, clips: Sequence[Clip]) -> None:
-    """Compare a few-shot run's base and clips with those that the run in its folder was begun with, or write them down.
-
-    Clips are known by their names and prompts: pixels may differ in the last bit from one machine to the next, and a
-    run may move.
+def expect_same_base(settings: Settings, base: Base) -> None:
+    """Compare a few-shot run's base, and what is trained of it, with those that the run in its folder was begun with.
 
     Raises:
-        ValueError: there are checkpoints of a run that was begun with others; says with which.
+        ValueError, OSError: as :func:`expect_begun_with`.
     """
-    folder = Path(settings.output_dir)
-    data, host = settings.data, settings.host
+    host = settings.host
     described = {
         "base": asdict(base),
         "base_fingerprint": base.fingerprint(),
-        "clips": [f"{clip.name}: {clip.prompt}" for clip in clips],
-        "vary_colours": data.clips.vary_colours,
+        "vary_colours": settings.data.clips.vary_colours,
         "trained": {"trainable": host.trainable, "lora_rank": host.lora_rank if host.trainable == "lora" else None},
     }
+    expect_begun_with(settings, described)
+
+
+def expect_same_clips(settings: Settings, clips: Sequence[Clip]) -> None:
+    """Compare a few-shot run's clips with those that the run in its folder was begun with.
+
+    They are known by their names and prompts: pixels may differ in the last bit from one machine to the next, and a
+    run may move.
+
+    Raises:
+        ValueError, OSError: as :func:`expect_begun_with`.
+    """
+    expect_begun_with(settings, {"clips": [f"{clip.name}: {clip.prompt}" for clip in clips]})
+
+
+def expect_begun_with(settings: Settings, described: Mapping[str, Any]) -> None:
+    """Compare what a run stands on with what the run in its folder was begun with, and write down what is new.
+
+    Args:
+        settings: of the run.
+        described: its parts by their names, as JSON values; None: not known, and not compared.
+
+    Raises:
+        ValueError: there are checkpoints of a run that was begun with others; says with which.
+        OSError: the folder can't be written.
+    """
+    folder = Path(settings.output_dir)
     path = folder / BEGUN_WITH
-    if not path.is_file() or not any((folder / "checkpoints").glob("step-*")):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, described)
-        return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    goes_on = any((folder / "checkpoints").glob("step-*"))
     for name, value in described.items():
-        if None not in (known.get(name), value) and known[name] != value:
+        if goes_on and None not in (known.get(name), value) and known[name] != value:
             raise ValueError(
-                f"{folder} holds a run with another {name}: {known.get(name)}; expected {value}, or another folder to"
-                " write (-o)."
+                f"{folder} holds a run with another {name}: {known[name]}; expected {value}, or another folder to"
+                " write (output_dir)."
             )
+    write_json(path, known | {name: value for name, value in described.items() if value is not None})

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stages.host import image_parts, load_text, load_vae
+from stages.memory import prepare_vae
 from stages.objectives import build_objective
 from stages.settings import Settings
 from stages.trainer import Sampler
@@ -28,6 +29,9 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
     Guidance is left out (scale 1): it shows what the model learned, and costs one pass a step.
     """
     vae = load_vae(settings.host.pipeline, device)
+    prepare_vae(vae, settings)
+    if settings.memory.vae_tiling:
+        vae.enable_tiling()  # here it encodes no clip that is trained on
     dtype = getattr(torch, settings.memory.weights)
     tokenizer, text_encoder = load_text(settings.host.pipeline, dtype=dtype)
     scenes = validation_clips(settings, vae)

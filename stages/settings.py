@@ -143,7 +143,7 @@ class OptimizerSettings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8
     weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # largest norm of all gradients together; 0: they are left as they are
     warmup_steps: int = 2000
     decay: str = "constant"  # constant | cosine | linear, from the end of the warm-up to max_steps
     final_lr: float = 0.0  # share of lr that a decay ends at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 
 from stages.settings import BETA_SCHEDULES, OBJECTIVES, WEIGHTINGS, Settings
 from ttm.motion.control_picture import CONTROL_PICTURES
@@ -40,15 +41,16 @@ def check_settings(settings: Settings) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; expected one of {', '.join(allowed)}.")
-    positive = ("max_steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints")
-    for name in positive:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} is {getattr(settings, name)}; expected at least 1.")
+    positive = ("max_steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "data.shard_size",
+                "data.encode_batch", "data.num_scenes", "host.lora_rank")  # fmt: skip
+    for least, names in ((1, positive), (0, ("optimizer.clip_norm", "stage.object_weight", "data.held_out"))):
+        for name in names:
+            value = attrgetter(name)(settings)
+            if value is not None and not value >= least:  # nor nan
+                raise ValueError(f"{name} is {value}; expected at least {least}.")
     if settings.memory.weights == "bfloat16" and settings.precision != "bf16":
         raise ValueError(f"memory.weights is bfloat16 and precision {settings.precision}; expected precision=bf16.")
     host = settings.host
-    if host.lora_rank < 1:
-        raise ValueError(f"host.lora_rank is {host.lora_rank}; expected at least 1.")
     if host.motion_adapter is not None and (host.model != "unet_motion" or host.init_from is None):
         raise ValueError("host.motion_adapter is set; expected host.model=unet_motion and a U-Net as host.init_from.")
     if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
@@ -66,8 +68,8 @@ def check_settings(settings: Settings) -> None:
         _check_few_shot(settings)
     if settings.data.name == "prepared" and not settings.data.folder:
         raise ValueError("data is prepared and data.folder empty; expected a folder that tools.prepare filled.")
-    if settings.data.held_out < 0:
-        raise ValueError(f"data.held_out is {settings.data.held_out}; expected 0 or more clips.")
+    if settings.sample_every and settings.data.name == "prepared" and not settings.data.held_out:
+        raise ValueError("sample_every is set and data.held_out 0; expected clips that are held out to draw videos of.")
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:
         raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")
@@ -98,6 +100,19 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"optimizer.lr is {settings.optimizer.lr}; expected a positive number.")
     if len(settings.data.num_objects) != 2 or not 1 <= settings.data.num_objects[0] <= settings.data.num_objects[1]:
         raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
+
+
+def expect_cached_clips(settings: Settings) -> None:
+    """Refuse few-shot training where its clips would be left out without a word.
+
+    Raises:
+        ValueError: as said.
+    """
+    if settings.stage.name == "few_shot":
+        raise ValueError(
+            "stage is few_shot; expected image_to_motion or motion_to_video, or the program that reads a folder of"
+            " clips: python -m stages.few_shot CLIPS."
+        )
 
 
 def _check_few_shot(settings: Settings) -> None:

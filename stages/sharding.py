@@ -92,22 +92,26 @@ def share_out(model: nn.Module, accelerator: Accelerator, settings: Settings) ->
     return model
 
 
-def gathered(model: nn.Module, empty: nn.Module) -> nn.Module:
-    """The inverse: a whole model in the CPU's memory of the main process; all of them call it together.
+def gathered(model: nn.Module, empty: nn.Module, is_main: bool) -> nn.Module:
+    """The inverse: a whole copy in the CPU's memory of the main process; all of them call it together.
+
+    An accelerator that has room to train has none for a copy of what is frozen in twice the bits.
 
     Args:
-        model: shared out.
+        model: shared out, or not.
         empty: the same model on the meta device; it gets the values, in the main process.
+        is_main: whether this is the main process.
     """
     for name, tensor in _tensors(model).items():
         full = whole(tensor)
-        if dist.get_rank() == 0:
+        if is_main:
+            own = full.to("cpu", copy=True)
             owner, _, leaf = name.rpartition(".")
             module = empty.get_submodule(owner)
             if leaf in module._parameters:
-                module._parameters[leaf] = nn.Parameter(full.cpu(), requires_grad=False)
+                module._parameters[leaf] = nn.Parameter(own, requires_grad=False)
             else:
-                module._buffers[leaf] = full.cpu()
+                module._buffers[leaf] = own
     return empty
 
 

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from stages.cache import cache_folder, fill_cache, variant_key
 from stages.checkpoint import list_checkpoints
 from stages.latent_cache import CachedClips, LatentCache
 from stages.prepared import PreparedClips
+from stages.same_run import expect_begun_with
 from stages.settings import Settings
 from ttm.objects import PromptPlan
 
@@ -43,7 +45,8 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
         token_patch: latent frames, rows and columns of a token of the host.
 
     Raises:
-        ValueError: too few clips, damaged ones, or such as neither autoencoder nor host can take.
+        ValueError: too few clips, damaged ones, such as neither autoencoder nor host can take, or others than the run
+            in the output folder was begun with.
         FileNotFoundError: no manifest where prepared clips should be.
     """
     stage, data = settings.stage, settings.data
@@ -56,6 +59,8 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
                 f"{data.folder} has {len(clips)} clips to train on, and the run in {settings.output_dir} began with"
                 f" {known}; expected as many, another output_dir, or data.num_scenes={len(clips)} to go on with these."
             )
+        if accelerator.is_main_process:  # as many clips, but others, are no growth
+            expect_begun_with(settings, {f"digest of its {len(clips)} clips": clips.clips_digest()})
         return clips
     with accelerator.main_process_first():
         folder = cache_folder(data, vae)
@@ -63,8 +68,15 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
         worker = (accelerator.process_index, accelerator.num_processes)
         fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True))
         accelerator.wait_for_everyone()
-    with accelerator.main_process_first():
-        return LatentCache(folder, data.num_scenes or known, variant_key(data), variants, settings.motion.name)
+
+    def opened(num_scenes: int | None) -> LatentCache:
+        return LatentCache(folder, num_scenes, variant_key(data), variants, settings.motion.name)
+
+    # Another program may fill the cache meanwhile: the main process counts, and the others open as many.
+    cache = opened(data.num_scenes or known) if accelerator.is_main_process else None
+    count = [None if cache is None else len(cache)]
+    broadcast_object_list(count)
+    return opened(count[0]) if cache is None else cache
 
 
 def clips_of_checkpoint(output: Path) -> int | None:

@@ -28,6 +28,12 @@ def gif_bytes(frames: NDArray[np.uint8], fps: float = 8.0) -> bytes:
     return buffer.getvalue()
 
 
+def clock(seconds: float) -> str:
+    """Hours (as many as there are), minutes and seconds: 31:07:02."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
 def memory_in_use(device: torch.device) -> float:
     """Most memory this process has held so far, GB: the accelerator's where there is one."""
     if device.type == "cuda":
@@ -42,7 +48,7 @@ class _TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

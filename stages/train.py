@@ -45,21 +45,31 @@ from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
 from stages.cache import latents_at_rest
-from stages.host import build_transformer, export_adapter, host_class, load_text, load_vae
-from stages.host_image import with_host_image
+from stages.host import (
+    build_transformer,
+    encoder_digest,
+    export_adapter,
+    host_class,
+    load_text,
+    load_vae,
+    weights_digest,
+)
+from stages.host_image import check_host_image, with_host_image
 from stages.image_to_motion import ImageToMotion
 from stages.memory import finish_model, prepare_model, prepare_vae
 from stages.motion_to_video import MotionToVideo
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
+from stages.same_run import expect_begun_with, expect_same_settings
 from stages.settings import Settings
+from stages.settings_check import expect_cached_clips
 from stages.settings_loading import load_settings
 from stages.sharding import check_sharding, gathered, is_shared_out
 from stages.sources import open_clips
 from stages.task import Task
 from stages.text_table import EncodedTexts, Texts, TextTable, texts_of
 from stages.tracking import check_tracker
-from stages.trainer import Finished, Trainer
+from stages.trainer import Finished, Trainer, divide_batch
 from stages.whole_files import prepare_output, replace_folder
 from ttm.models.host import VideoHost
 from ttm.pipelines.autoencoders import LatentFormat
@@ -78,11 +88,11 @@ def run(settings: Settings) -> Finished:
         OSError: a folder that can't be written.
     """
     began = time.monotonic()
+    expect_cached_clips(settings)
     accelerator = start_accelerator(settings)
-    check_optimizer(settings.optimizer.name)
-    check_sharding(settings)
-    check_tracker(settings.tracker)
+    check_run(settings, accelerator.num_processes)
     model = build_model(settings, accelerator)
+    check_host_image(settings, model)
     task = with_host_image(build_task(settings, accelerator, model), settings, model, accelerator.device)
     prepare_model(model, settings)
     if settings.compile:
@@ -96,19 +106,30 @@ def run(settings: Settings) -> Finished:
     trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
     finished = trainer.train()
     with trainer.averaged() as averaged:
-        if is_shared_out(settings, accelerator):
-            averaged = gathered(averaged, empty_model(settings, averaged.config))
-        if accelerator.is_main_process:
-            export_adapter(averaged, settings)
-            finish_model(averaged)
-            export(averaged, Path(settings.output_dir) / "transformer", settings.export_dtype)
+        plain = gathered(averaged, empty_model(settings, averaged.config), accelerator.is_main_process)
     if accelerator.is_main_process:
+        export_adapter(plain, settings)
+        finish_model(plain)
+        export(plain, Path(settings.output_dir) / "transformer", settings.export_dtype)
         scheduler = objective.scheduler()
         replace_folder(Path(settings.output_dir) / "scheduler", scheduler.save_pretrained)
         end = "complete" if finished.complete else "stopped; the same command goes on"
         print(f"{settings.output_dir}/transformer: averaged weights after {finished.step} steps ({end})", flush=True)
     accelerator.end_training()
     return finished
+
+
+def check_run(settings: Settings, num_processes: int) -> None:
+    """Refuse before slow work what these processes, this machine's packages or the output folder's run don't allow.
+
+    Raises:
+        ValueError: as said.
+    """
+    divide_batch(settings, num_processes)
+    check_optimizer(settings.optimizer.name)
+    check_sharding(settings)
+    check_tracker(settings.tracker)
+    expect_same_settings(settings)
 
 
 def build_model(settings: Settings, accelerator: Accelerator) -> Any:
@@ -162,7 +183,7 @@ def start_accelerator(settings: Settings) -> Accelerator:
             " sharding=full or node here (memory=shared), which shares the model out by itself."
         )
     if accelerator.is_main_process:
-        prepare_output(Path(settings.output_dir), 0)
+        prepare_output(Path(settings.output_dir))
     return accelerator
 
 
@@ -173,7 +194,8 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
         model: the host that is trained.
 
     Raises:
-        ValueError: a component is missing, or the host was not made for this autoencoder and text encoder.
+        ValueError: a component is missing, the host was not made for this autoencoder and text encoder, or the run in
+            the output folder was begun with other weights or clips.
     """
     data, pipeline, device = settings.data, settings.host.pipeline, accelerator.device
     vae = load_vae(pipeline, device)
@@ -189,6 +211,8 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
             f" expected {expected[0]} and {expected[1]}, those of {pipeline}."
         )
     check_image_channels(vae, model)
+    if accelerator.is_main_process:
+        expect_begun_with(settings, _weights_under(settings, model, vae, text_encoder))
     clips = open_clips(settings, accelerator, vae, model.token_patch)
     first, length = settings.stage.name == "image_to_motion", settings.host.max_sequence_length
     motion = settings.motion
@@ -204,6 +228,17 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     if first:
         return ImageToMotion(clips, texts, settings)
     return MotionToVideo(clips, texts, settings, model.token_patch, rest)
+
+
+def _weights_under(settings: Settings, model: Any, vae: Any, text_encoder: Any) -> dict[str, str]:
+    """Digests of the weights that a run stands on; of the host without its new branches, which are always trained."""
+    new = set(model.adapter_state_dict())
+    given = (parameter for name, parameter in model.named_parameters() if name not in new)
+    return {
+        "base": "random weights" if settings.host.init_from is None else weights_digest(given),
+        "autoencoder": encoder_digest(vae),
+        "text_encoder": weights_digest(text_encoder.parameters()),
+    }
 
 
 def export(model: torch.nn.Module, folder: Path, dtype: str) -> None:

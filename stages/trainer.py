@@ -28,6 +28,7 @@ from stages.attention_kernel import attention_kernel
 from stages.checkpoint import (
     Checkpoint,
     latest_checkpoint,
+    list_checkpoints,
     load_optimizer_tensors,
     optimizer_tensors,
     save_checkpoint,
@@ -36,11 +37,10 @@ from stages.draws import dropped, noise_like
 from stages.objectives import Objective, weighted_error
 from stages.optimization import EMA, build_optimizer, learning_rate
 from stages.processes import AllOf
-from stages.same_run import expect_same_settings
 from stages.settings import Settings
 from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
 from stages.task import Task
-from stages.tracking import Tracker, memory_in_use
+from stages.tracking import Tracker, clock, memory_in_use
 from stages.validation import Drawn, mean_scores
 from stages.whole_files import prepare_output, remove_leftovers
 
@@ -71,7 +71,7 @@ class Trainer:
 
     Raises:
         ValueError: a batch that the processes can't divide; a checkpoint of another model.
-        OSError: the output folder can't be written, or lacks the space of two checkpoints.
+        OSError: the output folder can't be written, or lacks the space of its checkpoints.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Trainer:
         self.sampler = sampler
         self.began = time.monotonic() if began is None else began
         self.folder = Path(settings.output_dir)
-        self.per_process, self.micro = _divide(settings, accelerator.num_processes)
+        self.per_process, self.micro = divide_batch(settings, accelerator.num_processes)
         self.processes = AllOf(accelerator)
         shared_out = is_shared_out(settings, accelerator)
         self.model = share_out(model, accelerator, settings) if shared_out else model.to(accelerator.device)
@@ -96,11 +96,12 @@ class Trainer:
         self.named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.named, settings.optimizer)
         self.ema = EMA(self.named, settings.ema_decay)
-        if accelerator.is_main_process:
-            prepare_output(self.folder, 20 * sum(p.numel() for _, p in self.named))
-            remove_leftovers(self.folder / "checkpoints")
-        accelerator.wait_for_everyone()
         self.step = self._resume()
+        if accelerator.is_main_process:
+            for folder in (self.folder, self.folder / "checkpoints"):
+                remove_leftovers(folder)
+            prepare_output(self.folder, 20 * sum(p.numel() for _, p in self.named), self._checkpoints_to_fit())
+        accelerator.wait_for_everyone()
         self.wrapped = self.model if shared_out else accelerator.prepare(self.model)
         self._stop = False
 
@@ -135,8 +136,9 @@ class Trainer:
                 if saves:
                     self._save()
                 if self.sampler is not None and self.step % settings.sample_every == 0:
+                    begin = time.monotonic()
                     self._show(tracker)
-                    since = time.monotonic()
+                    since += time.monotonic() - begin  # which was no training
         if losses:  # stopped between two logs: what was not looked at yet
             last_loss, _ = self._finite_means(losses, norms)
         if self.step > first:
@@ -198,13 +200,18 @@ class Trainer:
                 f"{self.folder} holds a run of another model ({len(differing)} tensors differ, {differing[0]!r} first);"
                 " expected the same stage and host settings, or another output_dir."
             )
-        expect_same_settings(self.folder, checkpoint.state.get("settings", {}), self.settings)
         with torch.no_grad():
             for name, parameter in own.items():
                 local(parameter).copy_(checkpoint.model.own(name, parameter))
                 local(self.ema.average[name]).copy_(checkpoint.ema.own(name, parameter))
         load_optimizer_tensors(self.optimizer, self.named, checkpoint.optimizer)
         return int(checkpoint.state["step"])
+
+    def _checkpoints_to_fit(self) -> int:
+        """How many more checkpoints there will be at a time; at least one, since the run ends with its weights."""
+        still = math.ceil((self.settings.max_steps - self.step) / self.settings.checkpoint_every)
+        at_once = self.settings.keep_checkpoints + 1 - len(list_checkpoints(self.folder / "checkpoints"))
+        return max(1, min(still, at_once))
 
     def _save(self) -> None:
         state = {
@@ -309,13 +316,13 @@ class Trainer:
         clips = self.settings.batch_size / pace
         tracker.say(
             f"step {self.step}/{self.settings.max_steps}  loss {loss:.4f}  gradient {norm:.3f}  lr {rate:.2e}"
-            f"  {clips:.1f} clips/s  {memory:.1f} GB  {time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            f"  {clips:.1f} clips/s  {memory:.1f} GB  {clock(left)} left"
         )
         values = {"loss": loss, "gradient_norm": norm, "lr": rate, "clips_per_second": clips, "memory_gb": memory}
         tracker.numbers(self.step, values | {"samples": float(self.step * self.settings.batch_size)})
 
 
-def _divide(settings: Settings, processes: int) -> tuple[int, int]:
+def divide_batch(settings: Settings, processes: int) -> tuple[int, int]:
     """Clips of a step a process, and of a forward pass.
 
     Raises:

@@ -148,11 +148,13 @@ def remove_leftovers(folder: Path) -> None:
             remove_quietly(path)
 
 
-def prepare_output(folder: Path, needed: int) -> None:
-    """Make the output folder, and fail now rather than at the first checkpoint.
+def prepare_output(folder: Path, checkpoint_bytes: int = 0, count: int = 0) -> None:
+    """Make the output folder, and fail now rather than at a checkpoint.
 
     Args:
-        needed: bytes of one checkpoint, of which two must fit.
+        folder: to write.
+        checkpoint_bytes: of one checkpoint.
+        count: how many more of them must fit.
 
     Raises:
         OSError: it can't be made or written, or lacks space.
@@ -165,7 +167,7 @@ def prepare_output(folder: Path, needed: int) -> None:
     except OSError as error:
         reason = f"output_dir can't be written ({error.strerror}); expected a writable folder"
         raise OSError(error.errno, reason, str(folder)) from error
-    free = shutil.disk_usage(folder).free
-    if free < 2 * needed:
-        reason = f"output_dir has {free / 1e9:.2f} GB left; expected {2 * needed / 1e9:.2f} for two checkpoints"
-        raise OSError(28, reason, str(folder))
+    free, needed = shutil.disk_usage(folder).free, checkpoint_bytes * count
+    if free < needed:
+        reason = f"output_dir has {free / 1e9:.2f} GB left; expected {needed / 1e9:.2f}, for {count} more checkpoint(s)"
+        raise OSError(errno.ENOSPC, reason, str(folder))

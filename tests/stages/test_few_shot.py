@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import stages.cache
+import stages.train
 from benchmarks.few_shot import read_command_line
 from stages.few_shot import main, read_arguments, run
 from stages.few_shot_task import FewShot
@@ -149,14 +151,21 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(settings: Callable[...,
 
 
 def test_a_run_of_another_base_or_other_clips_is_not_gone_on_with(
-    settings: Callable[..., Settings], base: Path, save_stable_diffusion: Callable[..., Path], tmp_path: Path
+    settings: Callable[..., Settings],
+    save_stable_diffusion: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run(settings("max_steps=2"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("few_shot.*")}
     made = settings()
     made.host.pipeline = made.host.init_from = str(save_stable_diffusion(tmp_path / "other"))
-    with pytest.raises(ValueError, match=r"another base.*pipeline.*another folder"):
-        run(made)
+    with monkeypatch.context() as before_clips_are_read:
+        before_clips_are_read.setattr("stages.few_shot.read_clip_folder", None)
+        with pytest.raises(ValueError, match=r"another base.*pipeline.*another folder"):
+            run(made)
+        with pytest.raises(ValueError, match="holds a run with seed=0"):
+            run(settings("seed=1"))
     clip = Clip("a-cat-walks.mp4", "a cat walks", *_one_square())
     with pytest.raises(ValueError, match="another clips.*a-red-square-moves-0.mp4.*a-cat-walks.mp4"):
         run(settings(), [clip])
@@ -356,3 +365,10 @@ def test_a_real_dog_cut_into_clips(settings: Callable[..., Settings], tmp_path: 
     masks = MaskTrajectory.load(folder / "a-dog-turns-0.npz").resample(7)
     out = pipe("a dog turns", masks, video.frames[0], num_inference_steps=2)
     assert len(out.frames[0]) == 7 and out.frames[0][0].size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("program", [stages.train.main, stages.cache.main])
+def test_the_programs_of_the_two_stages_name_the_one_that_reads_clips(program: Callable[..., None]) -> None:
+    words = ["stage=few_shot", "data=clips", "objective=epsilon", "data.encode_scenes=1"]
+    with pytest.raises(SystemExit, match="stage is few_shot; expected .*python -m stages.few_shot CLIPS"):
+        program(words)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, MotionAdapter, UNet2DConditionModel
+from huggingface_hub import constants
 from transformers import CLIPTextModel, UMT5EncoderModel
 
 from stages.host import build_transformer, encoder_digest, load_text, load_vae
@@ -91,6 +92,28 @@ def test_without_a_motion_adapter_the_pipelines_own_weights_are_taken(settings: 
     own.save_pretrained(tmp_path / "transformer")
     model = build_transformer(settings("stage=motion_to_video", f"host.init_from={tmp_path}"))
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in own.state_dict().items())
+
+
+def test_the_stages_own_host_is_taken_of_a_hub_id(
+    settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for repository, parts in (("ours", ("motion_transformer", "transformer")), ("public", ("transformer",))):
+        home = tmp_path / f"models--someone--{repository}"
+        (home / "refs").mkdir(parents=True)
+        (home / "refs" / "main").write_text("a" * 40)
+        for seed, part in enumerate(parts):
+            own = build_transformer(settings("stage=image_to_motion", f"seed={seed}"))
+            own.save_pretrained(home / "snapshots" / ("a" * 40) / part)
+    for stage, repository, seed in (
+        ("image_to_motion", "ours", 0), ("motion_to_video", "ours", 1), ("image_to_motion", "public", 0)
+    ):  # fmt: skip
+        found = build_transformer(settings(f"stage={stage}", f"host.init_from=someone/{repository}"))
+        expected = build_transformer(settings("stage=image_to_motion", f"seed={seed}"))
+        assert torch.equal(found.patch_embedding.weight, expected.patch_embedding.weight)
+    with pytest.raises(OSError, match="someone/nowhere"):
+        build_transformer(settings("host.init_from=someone/nowhere"))
 
 
 @pytest.mark.parametrize("host", ["unet"])

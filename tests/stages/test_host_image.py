@@ -15,6 +15,7 @@ from stages.host import load_text, load_vae
 from stages.host_image import EncodedImages, with_host_image
 from stages.settings import Settings
 from stages.task import Batch
+from stages.train import run
 from tests.stages.public_bases import WAN, write_wan_i2v
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.pipelines.autoencoders import decode_latents, encode_video
@@ -69,6 +70,16 @@ def test_a_motion_whose_first_picture_is_not_known_is_refused(settings: Build, p
     with pytest.raises(ValueError, match="motion is optical_flow, whose first picture nobody knows"):
         ImageToMotionPipeline(*parts, motion="optical_flow", max_sequence_length=12).check_sampling()
     ImageToMotionPipeline(*parts, max_sequence_length=12).check_sampling()
+
+
+def test_a_missing_image_encoder_is_told_before_clips_are_encoded(
+    settings: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"in_channels": 12, "image_dim": 8, "added_kv_proj_dim": 24}
+    made = settings(*[f"host.transformer.{name}={value}" for name, value in sizes.items()])
+    monkeypatch.setattr("stages.train.build_task", None)
+    with pytest.raises(ValueError, match="has no folder 'image_encoder'"):
+        run(made)
 
 
 def test_an_encoded_image_is_what_sampling_gives_and_is_made_once(

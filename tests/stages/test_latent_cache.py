@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from stages.cache import ShardWriter, build_world, cache_folder, fast_encoder, f
 from stages.host import load_vae, module_digest
 from stages.latent_cache import LatentCache, frames_to_tensor, shard_path
 from stages.settings import Settings
+from stages.sources import open_clips
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
 from ttm.pipelines.autoencoders import LatentFormat, encode_video
@@ -82,6 +84,21 @@ def test_filling_goes_on_where_it_stopped_and_mends(settings: Build, tmp_path: P
     assert len(said) == 4 and shard_path(folder, 1).read_bytes() == kept
 
 
+def test_every_process_opens_as_many_scenes_as_the_main_one(
+    settings: Build, filled: tuple[Settings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = settings("data.encode_scenes=0")
+
+    class Second:
+        """A process that comes to the cache when another program has filled it further."""
+
+        process_index, num_processes, is_main_process = 1, 2, False
+        main_process_first = staticmethod(contextlib.nullcontext)
+
+    monkeypatch.setattr("stages.sources.broadcast_object_list", lambda values: values.__setitem__(0, 4))
+    assert len(open_clips(made, Second(), load_vae(made.host.pipeline), (1, 2, 2))) == 4  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("damage", ["missing", "no json", "shorter"])
 def test_plans_that_do_not_fit_their_shard(filled: tuple[Settings, Path], tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "copy"
@@ -128,6 +145,21 @@ def test_corrupted_variants_lie_beside_and_move_masks_alone(settings: Build, tmp
     assert torch.equal(true.video, first.video)
     assert not torch.equal(true.motion, first.motion) and not torch.equal(true.coverage, first.coverage)
     assert not torch.equal(first.coverage, second.coverage)
+
+
+def test_only_the_files_that_are_missing_are_encoded(settings: Build, tmp_path: Path) -> None:
+    made = settings(f"data.cache_dir={tmp_path}", "data.corrupted_variants=2", "motion=optical_flow")
+    vae = load_vae(made.host.pipeline)
+    folder = cache_folder(made.data, vae)
+    fill_cache(made, folder, vae, 4, say=lambda line: None)
+    files = {path: path.read_bytes() for path in folder.glob("shard-*.safetensors")}
+    assert len(files) == 4
+    for harmed in files:
+        written = {path: path.stat().st_mtime_ns for path in files}
+        harmed.write_bytes(files[harmed][:100])
+        fill_cache(made, folder, vae, 4, say=lambda line: None)
+        assert [path for path in files if path.stat().st_mtime_ns != written[path]] == [harmed]
+        assert harmed.read_bytes() == files[harmed]
 
 
 def test_bf16_encoder_is_near_the_exact_one(settings: Build) -> None:

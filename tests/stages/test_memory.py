@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from stages import optimization
-from stages.checkpoint import load_optimizer_tensors, optimizer_tensors
+from stages.checkpoint import latest_checkpoint, load_optimizer_tensors, optimizer_tensors
 from stages.host import build_transformer
 from stages.memory import finish_model, prepare_model
 from stages.settings import Settings
 from stages.settings_loading import load_settings
 from stages.train import run
+from stages.trainer import Trainer
 from ttm.models.lora import has_lora
 
 PRESETS = ("24gb", "16gb", "12gb", "8gb")
@@ -86,6 +87,21 @@ def test_training_with_lora_resumes_and_ends_with_a_plain_model(overrides: list[
     assert moved & set(begun.adapter_state_dict())
     assert any(name.endswith("attn1.to_q.weight") and name not in begun.adapter_state_dict() for name in moved)
     assert not any("ffn" in name for name in moved)
+
+
+@pytest.mark.parametrize("host", ["wan", "unet"])
+def test_what_a_run_ends_with_is_a_copy_and_no_change_of_what_was_trained(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card with room for training has none for frozen weights in 32 bits beside average and moments."""
+    trainers: list[Trainer] = []
+    begin = Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda self: trainers.append(self) or begin(self))
+    run(_settings(overrides, "host.trainable=lora", "host.lora_rank=2", "memory.weights=bfloat16", "max_steps=2"))
+    (trainer,) = trainers
+    assert has_lora(trainer.model) and torch.bfloat16 in {p.dtype for p in trainer.model.parameters()}
+    checkpoint = latest_checkpoint(trainer.folder / "checkpoints")
+    assert checkpoint is not None and all(torch.equal(p, checkpoint.model[name]) for name, p in trainer.named)
 
 
 def test_the_state_of_an_8_bit_optimizer_makes_the_round_trip() -> None:

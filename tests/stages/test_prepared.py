@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -171,6 +172,8 @@ def test_settings_of_prepared_clips(settings: Build, prepared: Build) -> None:
         settings("data=prepared")
     with pytest.raises(ValueError, match="data.held_out is -1"):
         prepared("data.held_out=-1")
+    with pytest.raises(ValueError, match="sample_every is set and data.held_out 0"):
+        prepared("sample_every=5")
 
 
 def test_a_folder_that_grew_does_not_change_a_run_silently(prepared: Build) -> None:
@@ -178,3 +181,13 @@ def test_a_folder_that_grew_does_not_change_a_run_silently(prepared: Build) -> N
     with pytest.raises(ValueError, match="has 16 clips to train on, and the run in .* began with 14"):
         run(prepared("max_steps=2"))
     assert run(prepared("max_steps=2", "data.num_scenes=16")).step == 2
+
+
+def test_a_run_keeps_its_clips_wherever_they_lie(prepared: Build, prepared_folder: Path, tmp_path: Path) -> None:
+    run(prepared("max_steps=1"))
+    folder = shutil.copytree(prepared_folder, tmp_path / "moved")
+    assert run(prepared("max_steps=2", f"data.folder={folder}")).step == 2
+    assert {"base", "digest of its 16 clips"} < set(json.loads((tmp_path / "run" / "begun_with.json").read_text()))
+    _replace(folder, '"caption": "a red', '"caption": "a green')
+    with pytest.raises(ValueError, match="holds a run with another digest of its 16 clips"):
+        run(prepared("max_steps=3", f"data.folder={folder}"))

@@ -3,16 +3,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stages.host import load_vae
+from stages.samples import build_sampler
 from stages.settings import Settings
-from stages.tracking import Tracker, check_tracker, gif_bytes
+from stages.tracking import Tracker, check_tracker, clock, gif_bytes
 from stages.train import run
+from stages.trainer import Trainer
 
 Build = Callable[..., Settings]
 
@@ -48,6 +54,15 @@ def test_a_run_shows_numbers_and_videos_in_tensorboard(settings: Build, stage: s
     assert picture.size == (64, 64) and picture.n_frames >= 2  # two scenes side by side, the true clip below
 
 
+@pytest.mark.parametrize("saves", [True, False])
+def test_samples_are_decoded_as_the_preset_says(settings: Build, monkeypatch: pytest.MonkeyPatch, saves: bool) -> None:
+    made = settings(f"memory.vae_slicing={saves}", f"memory.vae_tiling={saves}")
+    vae = load_vae(made.host.pipeline)
+    monkeypatch.setattr("stages.samples.load_vae", lambda *_: vae)
+    build_sampler(made, torch.device("cpu"))
+    assert (vae.use_slicing, vae.use_tiling) == (saves, saves)
+
+
 def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -> None:
     logs = []
     for every in (0, 1):
@@ -59,6 +74,27 @@ def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -
     assert logs[0] == logs[1]
 
 
+def test_drawing_samples_does_not_count_as_training(settings: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 1 second here, and drawing 100."""
+    now, step = [0.0], Trainer._accumulate
+
+    def pass_by(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("stages.trainer.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("stages.samples.build_sampler", lambda *_: "a sampler")
+    monkeypatch.setattr(Trainer, "_accumulate", lambda self: pass_by(1) or step(self))
+    monkeypatch.setattr(Trainer, "_show", lambda self, tracker: pass_by(100))
+    made = settings("log_every=4", "checkpoint_every=9", "sample_every=3", "max_steps=4", "batch_size=4")
+    run(made)
+    (logged,) = (Path(made.output_dir) / "log.jsonl").read_text().splitlines()
+    assert json.loads(logged)["clips_per_second"] == 4
+
+
+def test_hours_go_beyond_a_day() -> None:
+    assert [clock(seconds) for seconds in (59.9, 3661, 100 * 3600)] == ["00:00:59", "01:01:01", "100:00:00"]
+
+
 def test_clips_of_several_shapes_stand_side_by_side(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, "tensorboard", 0)
     tracker.videos(1, "samples", [np.full((3, 8, 12, 3), 200, np.uint8), np.full((5, 16, 4, 3), 100, np.uint8)])
@@ -66,6 +102,21 @@ def test_clips_of_several_shapes_stand_side_by_side(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     picture = Image.open(io.BytesIO(events.Images("samples")[0].encoded_image_string))
     assert picture.size == (16, 16) and picture.n_frames >= 1
+
+
+def test_only_what_a_killed_run_did_after_its_checkpoint_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Event files are read in the order of the seconds in their names.
+    later = SimpleNamespace(time=count(1).__next__)
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.time", later)
+    for first, steps in ((0, (1, 2, 3)), (0, (1, 2, 3, 4)), (2, (3,))):
+        tracker = Tracker(tmp_path, "tensorboard", first)
+        for step in steps:
+            tracker.numbers(step, {"loss": float(len(steps))})
+        tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 4), (2, 4), (3, 1)]
 
 
 def test_weights_and_biases_keeps_one_run_over_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
