@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
 from benchmarks.ablate import CONFIGS
 from benchmarks.ablation_cost import measure_cost, told
@@ -127,9 +128,20 @@ def test_a_run_that_was_killed_ends_with_equal_rows(whole: Plan, tmp_path: Path)
 
 def test_a_folder_of_other_settings_is_refused(whole: Plan) -> None:
     other = dataclasses.replace(whole, steps=3)
-    with pytest.raises(ValueError, match=r"other settings \(max_steps\)"):
+    with pytest.raises(ValueError, match=r"other settings or weights \(max_steps\)"):
         run_job(other, "both", 0)
     assert read_runs(whole, scoring_fingerprint(whole)) and not [
         run for run in read_runs(other, scoring_fingerprint(other)) if run[0] != START
     ], "runs of other steps are in no table that says so"
     assert json.loads((whole.run_folder("both", 0) / "finished.json").read_text())["seconds"] > 0
+
+
+def test_a_run_from_other_weights_is_refused(whole: Plan) -> None:
+    (path,) = (whole.run_folder(START, 0) / "transformer").glob("*.safetensors")
+    before = path.read_bytes()
+    save_file({name: value * 2 for name, value in load_file(path).items()}, path, {"format": "pt"})
+    try:
+        with pytest.raises(ValueError, match=r"other settings or weights \(weights\)"):
+            run_job(whole, "both", 0)
+    finally:
+        path.write_bytes(before)
