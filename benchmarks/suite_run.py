@@ -129,7 +129,8 @@ def open_model(config: DictConfig) -> tuple[Generator, str]:
     if config.videos is not None:
         return VideoFolder(Path(str(config.videos)), str(config.name or "")), "videos made elsewhere"
     model, note = _open_pipeline(config)
-    model.identity["dtype"] = str(config.dtype)
+    if str(config.dtype) != "float32":
+        model.identity["dtype"] = str(config.dtype)
     return model, note
 
 
@@ -170,6 +171,7 @@ def _described(config: DictConfig, suite: SampleSuite, run: SampleRun, note: str
         "samples": [sample.id for sample in run.samples],
         "identity": run.model.identity,
         "seed": run.seed,
+        **({} if config.videos is None else {"videos": str(Path(str(config.videos)).resolve())}),
         "versions": package_versions(),
         "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
     }
@@ -180,8 +182,10 @@ def _expect_same_run(path: Path, described: Mapping[str, Any]) -> None:
     if not path.is_file():
         return
     known = json.loads(path.read_text(encoding="utf-8"))
-    if differing := [key for key in ("identity", "seed") if known.get(key) != described[key]]:
-        told = "; ".join(f"{key} {known.get(key)}, not {described[key]}" for key in differing)
+    own = [key for key in ("seed", "videos") if key in known and key in described]  # older runs don't say "videos"
+    before, now = ({**run["identity"], **{key: run[key] for key in own}} for run in (known, described))
+    if differing := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        told = "; ".join(f"{key} {before.get(key)}, not {now.get(key)}" for key in differing)
         raise ValueError(
             f"{path.parent} holds the videos of another run ({told}); expected another output=..., or overwrite=true to"
             " make them anew."

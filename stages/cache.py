@@ -31,7 +31,7 @@ from stages.draws import sample_rng
 from stages.host import encoder_digest, load_vae
 from stages.latent_cache import frames_to_tensor, pack_ids, pictures_path, read_shard, shard_path, variant_path
 from stages.settings import DataSettings, Settings
-from stages.settings_check import expect_cached_clips
+from stages.settings_check import refuse_few_shot
 from stages.settings_loading import load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
 from ttm.data.synthetic import SyntheticWorld
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         del arguments[place : place + 2]
     try:
         settings = load_settings(arguments)
-        expect_cached_clips(settings)
+        refuse_few_shot(settings)
         if settings.data.encode_scenes < 1:
             raise ValueError("data.encode_scenes is 0; expected how many scenes the cache should hold.")
         if settings.num_threads:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, MotionAdapter
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
@@ -85,7 +86,7 @@ def module_digest(module: nn.Module, length: int = 12) -> str:
 
 
 def weights_digest(parameters: Iterable[Tensor]) -> str:
-    """A hash of up to 1,024 values of each parameter, in milliseconds whatever their size.
+    """A hash of a thousand or two of the values of each parameter, in milliseconds whatever their size.
 
     Values count in bfloat16 and names do not: the same weights are the same in either precision, and with a release
     of a library that calls them otherwise.
@@ -219,7 +220,7 @@ def _subfolder(place: str, names: Sequence[str], setting: str) -> str | None:
 
 
 def _is_on_hub(repository: str, subfolder: str) -> bool:
-    """Whether a Hub id (or its copy in the local cache) has a model there.
+    """Whether a Hub id has a model there; offline, whether its copy in the local cache has.
 
     Raises:
         OSError: the Hub can't be asked.
@@ -227,7 +228,9 @@ def _is_on_hub(repository: str, subfolder: str) -> bool:
     try:
         MaskedWanTransformer3DModel.load_config(repository, subfolder=subfolder)  # whichever class: it reads JSON
     except OSError as error:
-        if not isinstance(error.__context__, EntryNotFoundError):
+        reason = error.__context__
+        unreached = isinstance(reason, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE
+        if unreached or not isinstance(reason, EntryNotFoundError):
             raise
         return False
     return True

@@ -2,7 +2,8 @@
 
 A run is known by its output folder, and the same command goes on there. Other settings, another base or other clips may
 fit its weights all the same: the samples of its steps would be of two kinds, or what it leaves would name a base that
-it never saw. That is refused. Weights and clips are known by what they hold, not by where they lie: both may move.
+it never saw. That is refused. A run of the two stages knows weights and clips by what they hold, and both may move; a
+few-shot run knows its base by its name too, because what it leaves names it.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def expect_begun_with(settings: Settings, described: Mapping[str, Any]) -> None:
     for name, value in described.items():
         if goes_on and None not in (known.get(name), value) and known[name] != value:
             raise ValueError(
-                f"{folder} holds a run with another {name}: {known[name]}; expected {value}, or another folder to"
-                " write (output_dir)."
+                f"{folder} holds a run that was begun with another {name}: {known[name]}, not {value}; expected the"
+                " same, or another folder to write (output_dir)."
             )
     write_json(path, known | {name: value for name, value in described.items() if value is not None})

@@ -30,8 +30,6 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
     """
     vae = load_vae(settings.host.pipeline, device)
     prepare_vae(vae, settings)
-    if settings.memory.vae_tiling:
-        vae.enable_tiling()  # here it encodes no clip that is trained on
     dtype = getattr(torch, settings.memory.weights)
     tokenizer, text_encoder = load_text(settings.host.pipeline, dtype=dtype)
     scenes = validation_clips(settings, vae)

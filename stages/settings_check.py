@@ -102,7 +102,7 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
 
 
-def expect_cached_clips(settings: Settings) -> None:
+def refuse_few_shot(settings: Settings) -> None:
     """Refuse few-shot training where its clips would be left out without a word.
 
     Raises:

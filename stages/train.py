@@ -62,7 +62,7 @@ from stages.objectives import build_objective
 from stages.optimization import check_optimizer
 from stages.same_run import expect_begun_with, expect_same_settings
 from stages.settings import Settings
-from stages.settings_check import expect_cached_clips
+from stages.settings_check import refuse_few_shot
 from stages.settings_loading import load_settings
 from stages.sharding import check_sharding, gathered, is_shared_out
 from stages.sources import open_clips
@@ -88,7 +88,7 @@ def run(settings: Settings) -> Finished:
         OSError: a folder that can't be written.
     """
     began = time.monotonic()
-    expect_cached_clips(settings)
+    refuse_few_shot(settings)
     accelerator = start_accelerator(settings)
     check_run(settings, accelerator.num_processes)
     model = build_model(settings, accelerator)
@@ -230,12 +230,18 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     return MotionToVideo(clips, texts, settings, model.token_patch, rest)
 
 
-def _weights_under(settings: Settings, model: Any, vae: Any, text_encoder: Any) -> dict[str, str]:
-    """Digests of the weights that a run stands on; of the host without its new branches, which are always trained."""
-    new = set(model.adapter_state_dict())
-    given = (parameter for name, parameter in model.named_parameters() if name not in new)
+def _weights_under(settings: Settings, model: Any, vae: Any, text_encoder: Any) -> dict[str, str | None]:
+    """Digests of the weights that a run stands on: of the base too, unless all of it is trained and none of it stays.
+
+    The base is the host without its new branches, which are always trained.
+    """
+    base = None
+    if settings.host.trainable != "all":
+        new = set(model.adapter_state_dict())
+        given = (parameter for name, parameter in model.named_parameters() if name not in new)
+        base = "random weights" if settings.host.init_from is None else weights_digest(given)
     return {
-        "base": "random weights" if settings.host.init_from is None else weights_digest(given),
+        "base": base,
         "autoencoder": encoder_digest(vae),
         "text_encoder": weights_digest(text_encoder.parameters()),
     }

@@ -209,7 +209,8 @@ class Trainer:
 
     def _checkpoints_to_fit(self) -> int:
         """How many more checkpoints there will be at a time; at least one, since the run ends with its weights."""
-        still = math.ceil((self.settings.max_steps - self.step) / self.settings.checkpoint_every)
+        every = self.settings.checkpoint_every
+        still = math.ceil(self.settings.max_steps / every) - self.step // every
         at_once = self.settings.keep_checkpoints + 1 - len(list_checkpoints(self.folder / "checkpoints"))
         return max(1, min(still, at_once))
 

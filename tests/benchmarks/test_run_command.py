@@ -69,5 +69,7 @@ def test_the_synthetic_suite_is_made_where_it_is_absent(tmp_path: Path, capsys: 
     assert [sample.id for sample in open_suite(settings).samples] == ["single-000", "multi-000"]
     assert "making 2 scenes" in capsys.readouterr().out
     assert open_suite(settings).name == "synthetic-128" and capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match=r"was made with .*'size': 64.*; expected .*'size': 32"):
+        open_suite(composed("suite=synthetic-128", *words, "suite.build.size=32").suite)
     with pytest.raises(FileNotFoundError, match="no manifest"):
         open_suite(composed(f"suite={tmp_path}").suite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,5 +75,8 @@ def test_three_parts_report_what_one_reports(
     with pytest.raises(ValueError, match=r"videos of another run \(seed 0, not 1\); expected another output"):
         benchmark_samples(composed(*other))
     assert benchmark_samples(composed(*other, "overwrite=true")) == 0
+    elsewhere = shutil.copytree(tmp_path / "their videos", tmp_path / "moved" / "their videos")
+    with pytest.raises(ValueError, match=r"videos of another run \(videos .*moved"):
+        benchmark_samples(composed(f"suite={suite}", f"videos={elsewhere}", f"output={tmp_path / 'whole'}", "seed=1"))
     with pytest.raises(FileNotFoundError, match="expected one with a video"):
         benchmark_samples(composed(f"suite={suite}", f"videos={tmp_path / 'nowhere'}"))

@@ -87,6 +87,11 @@ def test_prompts_in_another_form_are_an_error(tmp_path: Path, name: str, text: s
         read_prompts(tmp_path / "none.json")
 
 
+def test_a_prompt_of_a_csv_may_have_two_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('video,prompt\nx,"a ball\nrolls"\n')
+    assert read_prompts(tmp_path / "a.csv") == {"x": "a ball\nrolls"}
+
+
 def test_names_with_dots_keep_them() -> None:
     assert [plain_name(name) for name in ("v1.5 b", "v1.5 b.MP4", "./x/y.webm", "x\\y")] == ["v1.5 b"] * 2 + ["x/y"] * 2
 

@@ -114,6 +114,10 @@ def test_the_stages_own_host_is_taken_of_a_hub_id(
         assert torch.equal(found.patch_embedding.weight, expected.patch_embedding.weight)
     with pytest.raises(OSError, match="someone/nowhere"):
         build_transformer(settings("host.init_from=someone/nowhere"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # here that is a Hub which can't be reached
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="someone/public"):
+        build_transformer(settings("stage=image_to_motion", "host.init_from=someone/public"))
 
 
 @pytest.mark.parametrize("host", ["unet"])

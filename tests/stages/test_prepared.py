@@ -187,7 +187,7 @@ def test_a_run_keeps_its_clips_wherever_they_lie(prepared: Build, prepared_folde
     run(prepared("max_steps=1"))
     folder = shutil.copytree(prepared_folder, tmp_path / "moved")
     assert run(prepared("max_steps=2", f"data.folder={folder}")).step == 2
-    assert {"base", "digest of its 16 clips"} < set(json.loads((tmp_path / "run" / "begun_with.json").read_text()))
+    assert {"autoencoder", "set of 16 clips"} < set(json.loads((tmp_path / "run" / "begun_with.json").read_text()))
     _replace(folder, '"caption": "a red', '"caption": "a green')
-    with pytest.raises(ValueError, match="holds a run with another digest of its 16 clips"):
+    with pytest.raises(ValueError, match="another set of 16 clips"):
         run(prepared("max_steps=3", f"data.folder={folder}"))

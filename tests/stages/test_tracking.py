@@ -55,12 +55,12 @@ def test_a_run_shows_numbers_and_videos_in_tensorboard(settings: Build, stage: s
 
 
 @pytest.mark.parametrize("saves", [True, False])
-def test_samples_are_decoded_as_the_preset_says(settings: Build, monkeypatch: pytest.MonkeyPatch, saves: bool) -> None:
-    made = settings(f"memory.vae_slicing={saves}", f"memory.vae_tiling={saves}")
+def test_samples_are_encoded_as_the_preset_says(settings: Build, monkeypatch: pytest.MonkeyPatch, saves: bool) -> None:
+    made = settings(f"memory.vae_slicing={saves}")
     vae = load_vae(made.host.pipeline)
     monkeypatch.setattr("stages.samples.load_vae", lambda *_: vae)
     build_sampler(made, torch.device("cpu"))
-    assert (vae.use_slicing, vae.use_tiling) == (saves, saves)
+    assert vae.use_slicing == saves
 
 
 def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -> None:
