@@ -113,8 +113,9 @@ def read_clip_folder(
         _check(source, num_frames, fps, tracker)
     count = min(len(source.video.frames) // num_frames for source in sources)
     for source in sources:
-        for start in _window_starts(source, num_frames, count) if source.ids is not None else ():
-            _check_visible(source, source.ids[start : start + num_frames], start)
+        if source.ids is not None:
+            for start in _window_starts(source, num_frames, count):
+                _check_visible(source, source.ids[start : start + num_frames], start)
     return [clip for source in sources for clip in _windows(source, num_frames, count, tracker)]
 
 
