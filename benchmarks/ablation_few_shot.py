@@ -89,14 +89,6 @@ def read_few_shot_plan(config: DictConfig) -> FewShotPlan:
     seeds = [int(seed) for seed in (config.seeds if config.seeds is not None else table["seeds"])]
     if not seeds:
         raise ValueError("seeds is empty; expected at least one.")
-    words = [word for name, value in table["arguments"].items() for word in _as_words(name, value)]
+    asked = {name: value for name, value in table["arguments"].items() if value is not None}  # null: its own
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
     return FewShotPlan(rows, seeds, words, Path(str(config.output or "outputs/ablations/few_shot")))
-
-
-def _as_words(name: str, value: Any) -> list[str]:
-    """One argument on a command line; null says nothing, and the program's own default holds."""
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]

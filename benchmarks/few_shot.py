@@ -39,7 +39,7 @@ from benchmarks.few_shot_table import VARIANTS, write_table
 from benchmarks.measure_run import ROOT, rule_files
 from benchmarks.rows import RowFile, fingerprint, read_rows
 from stages.few_shot import read_arguments, run
-from stages.settings import WEIGHTINGS, Settings
+from stages.settings import VARIED_COLOURS, WEIGHTINGS, Settings
 from ttm.atomic_write import written_beside
 from ttm.data.clip_folder import Clip
 from ttm.data.motion_patterns import PATTERNS
@@ -141,7 +141,7 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
     """The settings of ``python -m stages.few_shot`` of one training."""
     changes = [
         f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
-        f"data.clips.vary_colours={str(arguments.vary_colours).lower()}",
+        f"data.clips.vary_colours={arguments.vary_colours}",
         f"optimizer.name={arguments.optimizer}", f"optimizer.lr={arguments.lr}",
         f"objective.weighting={arguments.weighting}", "tracker=none",
         f"host.mask_cross_attention={str(masks).lower()}", f"data.num_frames={arguments.num_frames}",
@@ -235,8 +235,8 @@ def read_command_line(words: Sequence[str] | None = None, page: str | None = __d
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
     parser.add_argument("--weighting", default="v", choices=WEIGHTINGS, help="of the noise's error")
-    colours = "learn clips in every order of red, green, blue"
-    parser.add_argument("--vary-colours", action=argparse.BooleanOptionalAction, default=True, help=colours)
+    colours = "what of a clip is learnt in every order of red, green, blue"
+    parser.add_argument("--vary-colours", default="objects", choices=VARIED_COLOURS, help=colours)
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=1.0)

@@ -65,7 +65,7 @@ def chosen_variants(seed: int, indices: NDArray[np.int64], share: float, num_var
 
 
 def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> NDArray[np.int64]:
-    """Which order of the colour channels each sample is seen in, int [B] below ``num_orders``."""
+    """Which of the colours that a clip is kept in each sample takes, int [B] below ``num_orders``."""
     if num_orders == 1:
         return np.zeros(len(indices), np.int64)
     return np.array([sample_rng(seed, int(index), "colours").integers(num_orders) for index in indices], np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,10 @@ from ttm.pipelines.embedded import EMBEDDED
 class FewShot:
     """Samples of few-shot training; see :class:`stages.task.Task`. All windows lie in memory: they are few.
 
-    With ``data.clips.vary_colours`` each is there six times, in every order of its colour channels, and a sample
-    takes one of them. Of a handful of clips a model learns their colours; of clips in all colours, to take them from
-    the first frame.
+    With ``data.clips.vary_colours`` each is there in several colours, and a sample takes one of them: "clip" in all six
+    orders of red, green and blue; "objects" with its objects in each of these and the ground behind them in each, 36
+    in all. Of a handful of clips a model learns their colours; of clips in all colours, to take them from the first
+    frame; and where objects change theirs and the ground does not, to take them from the object.
 
     Args:
         clips: the windows.
@@ -49,8 +50,8 @@ class FewShot:
     ) -> None:
         self.seed, self.num_scenes, self.texts = settings.seed, len(clips), texts
         self.prompts = [clip.prompt for clip in clips]
-        orders = list(permutations(range(3))) if settings.data.clips.vary_colours else [(0, 1, 2)]
-        self.latents = torch.stack([torch.cat([_encode(vae, clip, order) for order in orders]) for clip in clips])
+        orders = colour_orders(settings.data.clips.vary_colours)
+        self.latents = torch.stack([torch.cat([_encode(vae, clip, *order) for order in orders]) for clip in clips])
         most = max(int(clip.ids.max()) for clip in clips)
         self.coverage = torch.cat([self._coverage(clip, most, token_patch) for clip in clips])
         self.nothing, self.nothing_mask = texts.lookup([""])
@@ -71,10 +72,22 @@ class FewShot:
         return F.pad(measured, (0, 0, 0, 0, 0, 0, 0, most - count))
 
 
+Order = tuple[int, ...]
+
+
+def colour_orders(varied: str) -> list[tuple[Order, Order]]:
+    """Orders of red, green and blue, (the objects', the ground's), that a clip is seen in by ``VARIED_COLOURS``."""
+    orders = list(permutations(range(3)))
+    if varied == "objects":
+        return list(product(orders, orders))
+    return [(order, order) for order in orders[: 1 if varied == "none" else None]]
+
+
 @torch.no_grad()
-def _encode(vae: Any, clip: Clip, channels: Sequence[int]) -> Tensor:
-    """[1, Z, T, h, w] of a clip with its colour channels in this order."""
-    return encode_video(vae, frames_to_tensor([clip.frames[..., list(channels)]]).to(vae.device)).cpu()
+def _encode(vae: Any, clip: Clip, objects: Order, ground: Order) -> Tensor:
+    """[1, Z, T, h, w] of a clip with the colour channels of its objects and of its ground in these orders."""
+    frames = np.where(clip.ids[..., None] > 0, clip.frames[..., list(objects)], clip.frames[..., list(ground)])
+    return encode_video(vae, frames_to_tensor([frames]).to(vae.device)).cpu()
 
 
 class NamedSegmenter:

@@ -12,6 +12,7 @@ from typing import Any
 OBJECTIVES = ("flow_matching", "v_prediction", "epsilon")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 WEIGHTINGS = ("none", "v")
+VARIED_COLOURS = ("none", "clip", "objects")
 
 
 @dataclass
@@ -91,7 +92,7 @@ class ClipSettings:
     height: int = 256  # pixels
     width: int = 256
     fps: float = 8.0
-    vary_colours: bool = False  # learn each clip in all six orders of red, green and blue
+    vary_colours: str = "none"  # none | clip | objects: what is seen in all six orders of red, green and blue
     segmenter: str = "ttm-tiny"  # tracks clips without masks: ttm-tiny | public | a folder of ttm.Segmenter
 
 

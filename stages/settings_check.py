@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from operator import attrgetter
 
-from stages.settings import BETA_SCHEDULES, OBJECTIVES, WEIGHTINGS, Settings
+from stages.settings import BETA_SCHEDULES, OBJECTIVES, VARIED_COLOURS, WEIGHTINGS, Settings
 from ttm.motion.control_picture import CONTROL_PICTURES
 from ttm.motion.representation import REPRESENTATIONS, motion_representation
 
@@ -32,6 +32,7 @@ def check_settings(settings: Settings) -> None:
         "objective.weighting": (settings.objective.weighting, WEIGHTINGS),
         "objective.sampling": (settings.objective.sampling, ("logit_normal", "uniform")),
         "optimizer.decay": (settings.optimizer.decay, ("constant", "cosine", "linear")),
+        "data.clips.vary_colours": (settings.data.clips.vary_colours, VARIED_COLOURS),
         "precision": (settings.precision, ("bf16", "no")),
         "sharding": (settings.sharding, ("none", "full", "node")),
         "attention": (settings.attention, ("auto", "sdpa", "matmul")),

@@ -73,14 +73,14 @@ def test_bad_input_is_told(words: list[str], message: str) -> None:
 
 def test_the_few_shot_table_is_its_programs(tmp_path: Path) -> None:
     asked = ["rows=[turns-back]", "seeds=[1]", "table.arguments.steps=7", "table.arguments.lr=1e-5"]
-    asked.append(f"table.arguments.vary-colours={str(not read_command_line([]).vary_colours).lower()}")
+    asked.append("table.arguments.vary-colours=clip")
     plan, dry_run = open_plan(["table=few_shot", "--dry-run", *asked, f"output={tmp_path}"])
     assert isinstance(plan, FewShotPlan) and dry_run
     assert plan.jobs == [("turns-back", 1)]
     arguments = plan.arguments()
     assert (arguments.output, arguments.steps, arguments.lr) == (tmp_path, 7, 1e-5)
     own = vars(read_command_line([]))
-    assert arguments.vary_colours is not own["vary_colours"]
+    assert arguments.vary_colours == "clip" != own["vary_colours"]
     assert {**vars(arguments), **{name: own[name] for name in ("output", "steps", "lr", "vary_colours")}} == own
 
 
