@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers.models.attention import BasicTransformerBlock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from stages.settings_loading import load_settings
 from tools.ttm_tiny_unet import encoded_scenes, measure, train_controlnet, train_unet
 from tools.ttm_tiny_unet.__main__ import steps
+from tools.ttm_tiny_unet.clip_attention import MASK_SCALE, FirstFrameKeys, MaskedQueries
 from tools.ttm_tiny_unet.train_autoencoder import (
     LATENT_CHANNELS,
     new_autoencoder,
@@ -157,18 +159,31 @@ def test_what_is_trained_is_what_the_few_shot_variant_opens() -> None:
     for parameter in adapter.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     opened = MaskedUNetMotionModel.from_unet2d(unet, adapter)
-    opened_few_shot = MaskedUNetMotionModel.from_unet2d(unet, adapter, first_frame_attention=True)
-    video, keys = train_unet.with_motion(unet, adapter), train_unet.FirstFrameKeys(unet)
-    latents, text = torch.randn(2, LATENT_CHANNELS, 3, 8, 8), torch.randn(2, 40, 128)
+    switches = {"first_frame_attention": True, "mask_cross_attention": True}
+    opened_few_shot = MaskedUNetMotionModel.from_unet2d(unet, adapter, **switches)
+    video, keys, masks = train_unet.with_motion(unet, adapter), FirstFrameKeys(unet), MaskedQueries(unet)
+    names = [name for name, module in unet.named_modules() if isinstance(module, BasicTransformerBlock)]
+    for name, projection in zip(names, masks.projections, strict=True):
+        projection.weight.data.normal_()
+        theirs = opened_few_shot.get_submodule(name).mask_projection
+        theirs.weight.data = MASK_SCALE * projection.weight.data
+    latents, text, coverage = torch.randn(2, LATENT_CHANNELS, 3, 8, 8), torch.randn(2, 40, 128), torch.rand(2, 3, 8, 8)
+
+    def seen(first_frame: bool, masked: bool) -> Tensor:
+        keys.look_at_first_frame(3 if first_frame else None)
+        masks.show(coverage if masked else None)
+        made: Tensor = video(latents, 7, text.repeat_interleave(3, 0)).sample
+        return made
+
     with torch.no_grad():
-        expected = [model(latents, 7, text).sample for model in (opened, opened_few_shot)]
-        plain = video(latents, 7, text.repeat_interleave(3, 0)).sample
-        keys.look_at_first_frame(3)
-        seen = video(latents, 7, text.repeat_interleave(3, 0)).sample
-        keys.look_at_first_frame(None)
-        again = video(latents, 7, text.repeat_interleave(3, 0)).sample
-    torch.testing.assert_close([plain, seen], expected)
-    assert not torch.allclose(seen, plain, atol=1e-3) and torch.equal(again, plain)
+        plain = opened(latents, 7, text).sample
+        torch.testing.assert_close(seen(False, False), plain)
+        from_first = opened_few_shot(latents, 7, text).sample
+        with_masks = opened_few_shot(latents, 7, text, object_coverage=coverage[:, None]).sample
+        torch.testing.assert_close(seen(True, False), from_first)
+        torch.testing.assert_close(seen(True, True), with_masks)
+        torch.testing.assert_close(seen(False, False), plain, msg="nothing of it stays")
+    assert not torch.allclose(from_first, plain, atol=1e-3) and not torch.allclose(with_masks, from_first, atol=1e-3)
 
 
 def test_a_second_start_finds_its_budget_spent_and_its_weights_again(folder: Path) -> None:

@@ -9,8 +9,10 @@ train both. The first part of the time sees pictures only, the cheapest way to l
 The objective is Stable Diffusion's: predict the noise. Three clips in four keep their first frame clean, as the
 few-shot variant does, and take the keys and values of their spatial self-attention from it (its Eq. 5): what a first
 frame looks like and how it goes on is what motion modules that saw millions of clips know, and this many weights can't
-learn from six. Half of these come without a text, which would tell the colours that the first frame shows. Weights and
-layers stay Stable Diffusion's and AnimateDiff's; a picture is its own first frame.
+learn from six. Half of these come without a text, which would tell the colours that the first frame shows, and two in
+three with masks in their cross-attention (Eq. 6-7): how to take a look to another place is learnt where that place is
+known. What reads the masks is thrown away, a few-shot model begins at zero there. Weights and layers stay Stable
+Diffusion's and AnimateDiff's; a picture is its own first frame.
 """
 
 from __future__ import annotations
@@ -22,13 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import AttnProcessor2_0
-from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tools.ttm_tiny.timed_training import Progress, train
+from tools.ttm_tiny_unet.clip_attention import FirstFrameKeys, MaskedQueries
 from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS, EncodedScenes, embed, load
 from tools.ttm_tiny_unet.train_autoencoder import LATENT_CHANNELS
 from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE
@@ -52,6 +52,8 @@ CLEAN_FIRST_FRAME = 0.75
 """Share of the batches of clips whose first frames are clean, not judged, and what every frame looks at."""
 CLEAN_TEXT_DROPOUT = 0.5
 """Of those: the first frame then is all that says what things look like."""
+MASKED = 0.67
+"""Of those: which come with their masks."""
 _SHARED = ("conv_in", "time_embedding", "conv_norm_out", "conv_out")
 _SHARED_IN_BLOCKS = ("resnets", "attentions", "downsamplers", "upsamplers")
 
@@ -89,30 +91,6 @@ def with_motion(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotio
     for ours, theirs in _blocks(video, adapter):
         ours.motion_modules = theirs.motion_modules
     return video
-
-
-class FirstFrameKeys(AttnProcessor2_0):
-    """Computes the spatial self-attention of a U-Net; while told to, with the keys and values of the first frame."""
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.num_frames: int | None = None
-        for block in unet.modules():
-            if isinstance(block, BasicTransformerBlock):
-                block.attn1.set_processor(self)
-
-    def look_at_first_frame(self, num_frames: int | None) -> None:
-        """Take tokens [B * T, n, D] for those of clips of so many frames; None: every frame looks at itself."""
-        self.num_frames = num_frames
-
-    def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        """As diffusers calls it."""
-        if self.num_frames is not None:
-            first = rearrange(hidden_states, "(b t) n d -> b t n d", t=self.num_frames)[:, 0]
-            encoder_hidden_states = repeat(first, "b n d -> (b t) n d", t=self.num_frames)
-        return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
 def _blocks(one: Any, other: Any) -> list[tuple[Any, Any]]:
@@ -225,10 +203,10 @@ def main() -> None:
     torch.set_flush_denormal(True)
     source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
     unet, adapter = new_parts() if arguments.start is None else trained_parts(arguments.start)
-    video, keys = with_motion(unet, adapter), FirstFrameKeys(unet)
+    video, keys, masks = with_motion(unet, adapter), FirstFrameKeys(unet), MaskedQueries(unet)
     sizes = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (unet, adapter)]
     print(f"{sizes[0]:.2f} M and {sizes[1]:.2f} M parameters, {len(source.scenes)} scenes", flush=True)
-    errors = {"pictures": 1.0, "clips": 1.0, "clips from a first frame": 1.0}
+    errors = dict.fromkeys(("pictures", "clips", "clips from a first frame", "clips with masks"), 1.0)
 
     def loss_at(step: int, fraction: float) -> Tensor:
         source.at_step(step)
@@ -239,10 +217,11 @@ def main() -> None:
             index, latents, weights = source.clips(3)
         noisy, noise, timesteps = source.noised(latents)
         from_first = not of_pictures and source.chance(CLEAN_FIRST_FRAME)
-        kind = "clips from a first frame" if from_first else "pictures" if of_pictures else "clips"
+        with_masks = from_first and source.chance(MASKED)
         dropout = CLEAN_TEXT_DROPOUT if from_first else TEXT_DROPOUT
         text = source.texts(index, 0.5 if of_pictures else 0.05, dropout)
         keys.look_at_first_frame(latents.shape[2] if from_first else None)
+        masks.show(source.scenes.coverage[index].float() / 255 if with_masks else None)
         if of_pictures:
             prediction = unet(noisy, timesteps, text).sample
         else:
@@ -250,6 +229,8 @@ def main() -> None:
                 noisy, weights = with_clean_first_frame(noisy, latents, weights)
             prediction = video(noisy, timesteps, text.repeat_interleave(noisy.shape[2], 0)).sample
         loss = source.loss(prediction, noise, weights, timesteps)
+        of_clips = "clips with masks" if with_masks else "clips from a first frame" if from_first else "clips"
+        kind = "pictures" if of_pictures else of_clips
         errors[kind] += 0.02 * (float(loss.detach()) - errors[kind])
         return loss
 
@@ -257,7 +238,7 @@ def main() -> None:
         return " ".join(f"{name} {value:.4f}" for name, value in errors.items())
 
     train(
-        video, loss_at, arguments.run,
+        nn.ModuleDict({"video": video, "masks": masks}), loss_at, arguments.run,
         minutes=arguments.minutes, peak_learning_rate=arguments.learning_rate, on_checkpoint=on_checkpoint, muon=True,
         checkpoint_every_seconds=120,
     )  # fmt: skip
