@@ -109,7 +109,7 @@ def test_whatever_is_killed_the_same_bytes_come_out(
         except Killed:
             assert not (tmp_path / "out" / MANIFEST).exists()
     assert run(videos, tmp_path / "out", small_clips, sources_a_batch=2) == (7, 0)
-    assert list(faults(tmp_path / "out")) == [] and not list((tmp_path / "out/work/records").glob("*"))
+    assert list(faults(tmp_path / "out")) == [] and not list((tmp_path / "out" / "work/records").glob("*"))
     run(videos, tmp_path / "whole", small_clips, sources_a_batch=2)
     assert results(tmp_path / "whole") == results(tmp_path / "out")
 
@@ -131,7 +131,7 @@ flow.prepare(Path({str(videos)!r}), Path({str(tmp_path / "out")!r}), {small_clip
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=120)
     assert done.returncode == -9, done.stderr
-    assert not (tmp_path / "out" / MANIFEST).exists() and list((tmp_path / "out/work/records").rglob("*.tar"))
+    assert not (tmp_path / "out" / MANIFEST).exists() and list((tmp_path / "out" / "work/records").rglob("*.tar"))
     assert run(videos, tmp_path / "out", small_clips) == run(videos, tmp_path / "whole", small_clips)
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
@@ -143,7 +143,7 @@ def test_records_that_a_loss_of_power_damaged_are_made_again(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Work, "pack", lambda *arguments: (_ for _ in ()).throw(Killed()))
         run(videos, tmp_path / "out", small_clips)
-    for record in (tmp_path / "out/work/records").rglob("*.tar"):
+    for record in (tmp_path / "out" / "work/records").rglob("*.tar"):
         record.write_bytes(record.read_bytes()[:700])
     assert run(videos, tmp_path / "out", small_clips) == (7, 0)
     assert results(tmp_path / "out") == results(tmp_path / "whole")

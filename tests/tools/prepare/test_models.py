@@ -80,7 +80,7 @@ def test_shapes_that_the_autoencoder_can_not_pack(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         prepare(scene_folder, tmp_path / "out", replace(CLIPS, **wrong), ModelSettings(vae="ttm-tiny"))  # type: ignore[arg-type]
-    assert not (tmp_path / "out/work/settings.json").exists()
+    assert not (tmp_path / "out" / "work/settings.json").exists()
 
 
 def test_models_that_are_not_there(tmp_path: Path, scene_folder: Path) -> None:
