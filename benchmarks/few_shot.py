@@ -167,6 +167,7 @@ def make(
         guidance_scale=arguments.guidance_scale,
         image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else 1.0,
         controlnet_conditioning_scale=arguments.controlnet_scale,
+        controlnet_guidance_scale=arguments.controlnet_guidance_scale,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
         **{"sharing_ratio": arguments.sharing_ratio, **CALLS[variant]},
@@ -241,7 +242,8 @@ def read_command_line(words: Sequence[str] | None = None, page: str | None = __d
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=1.0)
     parser.add_argument("--mask-guidance-scale", type=float, default=2.0)
-    parser.add_argument("--controlnet-scale", type=float, default=1.75)
+    parser.add_argument("--controlnet-scale", type=float, default=1.5)
+    parser.add_argument("--controlnet-guidance-scale", type=float, default=2.0)
     parser.add_argument("--sharing-ratio", type=float, default=0.1, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--num-frames", type=int, default=17)

@@ -77,6 +77,7 @@ def measure(rows: RowFile, pattern: str, seed: int, arguments: argparse.Namespac
             guidance_scale=arguments.guidance_scale,
             image_guidance_scale=arguments.mask_guidance_scale,
             controlnet_conditioning_scale=arguments.controlnet_scale,
+            controlnet_guidance_scale=arguments.controlnet_guidance_scale,
             sharing_ratio=arguments.sharing_ratio,
             generator=torch.Generator().manual_seed(seed),
             output_type="np",

@@ -110,8 +110,10 @@ def sampling_seed(settings: Settings, *names: str | int) -> int:
 
 
 def mean_figure(name: str, values: Sequence[float | None], **more: Any) -> Figure:
-    """The mean of the values that are numbers; infinite ones (a perfect PSNR) count as 100."""
-    numbers = [min(float(value), 100.0) for value in values if value is not None and not math.isnan(value)]
+    """The mean of the values that are numbers; of "dB", none counts for more than 100 (a perfect PSNR is infinite)."""
+    numbers = [float(value) for value in values if value is not None and not math.isnan(value)]
+    if more.get("unit") == "dB":
+        numbers = [min(number, 100.0) for number in numbers]
     return Figure(name, float(np.mean(numbers)) if numbers else None, len(numbers), **more)
 
 

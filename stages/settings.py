@@ -63,6 +63,7 @@ class CallSettings:
     guidance_scale: float = 7.5
     image_guidance_scale: float = 1.0  # of the masks
     controlnet_conditioning_scale: float = 1.0
+    controlnet_guidance_scale: float = 1.0
 
 
 @dataclass

@@ -152,7 +152,8 @@ def test_the_table_prints_n_goal_and_verdict() -> None:
 def test_means_leave_out_what_is_no_number() -> None:
     assert mean_figure("x", [1.0, None, float("nan"), 3.0]) == Figure("x", 2.0, 2)
     assert mean_figure("x", []).value is None
-    assert mean_figure("x", [float("inf")]).value == 100, "a perfect PSNR does not swallow the mean"
+    assert mean_figure("x", [float("inf")], unit="dB").value == 100, "a perfect PSNR does not swallow the mean"
+    assert mean_figure("x", [150.0], unit="s").value == 150
     assert Figure("x", None, 0, goal=1.0).reached is None
 
 

@@ -117,7 +117,8 @@ def test_the_first_frame_can_be_drawn_with_and_without_controlnet(pipe: FewShotP
     here, there = masks(WINDOW), MaskTrajectory(np.roll(masks(WINDOW).ids, 5, axis=1))
     assert not torch.allclose(draw(here)[:, 0], draw(there)[:, 0])
     assert not torch.allclose(draw(here)[:, 0], draw(here, use_controlnet=False)[:, 0])
-    assert not torch.allclose(draw(here)[:, 0], draw(here, controlnet_conditioning_scale=2)[:, 0])
+    for name in ("controlnet_conditioning_scale", "controlnet_guidance_scale"):
+        assert not torch.allclose(draw(here)[:, 0], draw(here, **{name: 2})[:, 0])
     assert torch.equal(draw(here, use_controlnet=False)[:, 0], draw(there, use_controlnet=False)[:, 0])
     ids = here.ids[0]
     assert np.array_equal(np.asarray(control_picture(ids, "silhouette"))[..., 0] > 0, ids > 0)
@@ -239,6 +240,7 @@ def test_what_was_trained_opens_on_its_base(base: Path, tmp_path: Path, lora: An
         ({"num_frames": 1}, "at least 2"),
         ({"prompt": " "}, "prompt"),
         ({"sharing_ratio": 1.2}, "sharing_ratio"),
+        ({"controlnet_guidance_scale": float("nan")}, "controlnet_guidance_scale is nan"),
         ({"use_controlnet": True}, "both make frame 1"),
         ({"output_type": "gif"}, "output_type"),
         ({"height": 17}, "multiple of 2"),

@@ -151,7 +151,8 @@ def test_the_table_is_made_with_the_settings_of_an_embedded_base(clips: Path) ->
     assert (table.steps, table.batch_size, table.lr) == (made.max_steps, made.batch_size, made.optimizer.lr)
     assert (table.weighting, table.vary_colours) == (made.objective.weighting, made.data.clips.vary_colours)
     assert (table.num_frames, table.size) == (made.data.num_frames, made.data.clips.height)
-    told = (table.sampling_steps, table.guidance_scale, table.mask_guidance_scale, table.controlnet_scale)
+    told = (table.sampling_steps, table.guidance_scale, table.mask_guidance_scale)
+    told += (table.controlnet_scale, table.controlnet_guidance_scale)
     assert told == tuple(vars(made.calls).values())
 
 
@@ -164,11 +165,12 @@ def test_a_number_of_clips_that_is_not_few_is_told_once(
 
 def test_what_calls_use_by_default_is_kept_too(settings: Callable[..., Settings]) -> None:
     changes = ("max_steps=1", "calls.guidance_scale=1.5", "calls.image_guidance_scale=2", "calls.num_inference_steps=3")
-    made = settings(*changes, "calls.controlnet_conditioning_scale=1.75")
+    of_controlnet = ("calls.controlnet_conditioning_scale=1.75", "calls.controlnet_guidance_scale=1.25")
+    made = settings(*changes, *of_controlnet)
     run(made)
     opened = FewShotPipeline.from_pretrained(made.output_dir).config
     assert (opened.guidance_scale, opened.image_guidance_scale, opened.num_inference_steps) == (1.5, 2, 3)
-    assert opened.controlnet_conditioning_scale == 1.75
+    assert (opened.controlnet_conditioning_scale, opened.controlnet_guidance_scale) == (1.75, 1.25)
     made = settings(*changes, "host.mask_cross_attention=false", output="without masks")
     run(made)
     assert FewShotPipeline.from_pretrained(made.output_dir).config.image_guidance_scale == 1

@@ -98,6 +98,7 @@ def _options(arguments: Namespace) -> dict[str, Any]:
         "match_latents": matched in ("latents", "both"),
         "match_histograms": matched in ("histograms", "both"),
         "controlnet_conditioning_scale": arguments.controlnet_scale,
+        "controlnet_guidance_scale": arguments.controlnet_guidance,
         "use_controlnet": False if arguments.no_controlnet else None,
     }
 
@@ -149,7 +150,10 @@ def _record(
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     """What run.json holds: enough to make the same video again."""
-    names = ("num_inference_steps", "guidance_scale", "image_guidance_scale", "controlnet_conditioning_scale")
+    names = (
+        "num_inference_steps", "guidance_scale", "image_guidance_scale", "controlnet_conditioning_scale",
+        "controlnet_guidance_scale",
+    )  # fmt: skip
     resolved = {name: pipe.config[name] if options[name] is None else options[name] for name in names}
     others = {name: value for name, value in options.items() if name not in names and value is not None}
     return {

@@ -37,4 +37,10 @@ def add_few_shot(page: argparse.ArgumentParser) -> None:
         help="how strongly ControlNet shapes the first frame (default: the folder's own); more, where the object also "
         "turns up elsewhere",
     )
+    few.add_argument(
+        "--controlnet-guidance",
+        metavar="S",
+        type=scale,
+        help="how far the first frame is pushed from what it would be without ControlNet (default: the folder's own)",
+    )
     few.add_argument("--no-controlnet", action="store_true", help="draw the first frame from the prompt alone")

@@ -35,7 +35,7 @@ from ttm.pipelines.colour_matching import match_frame_histograms, match_latent_s
 from ttm.pipelines.conditioning import Conditions, trajectory_coverage
 from ttm.pipelines.few_shot_base import Base, check_controlnet
 from ttm.pipelines.few_shot_request import FewShotRequest, extension_windows
-from ttm.pipelines.first_frame import draw_first_frame
+from ttm.pipelines.first_frame import Control, draw_first_frame
 from ttm.pipelines.inputs import check_scale, to_model, to_uint8
 from ttm.pipelines.samplers import Sampler
 from ttm.pipelines.shared_noise import SHARING_RATIO, share_first_frame
@@ -69,7 +69,8 @@ class FewShotPipeline(StagePipeline):
         num_frames: W, of the windows that the U-Net was trained on; also of a video by default.
         height, width, fps, num_inference_steps: what calls use by default.
         guidance_scale: of the text. image_guidance_scale: of the masks; 1 = with the text's guidance alone.
-        controlnet_conditioning_scale: how strongly ControlNet shapes the first frame.
+        controlnet_conditioning_scale, controlnet_guidance_scale: how strongly ControlNet shapes the first frame, and
+            how far that is pushed from what it would be without; see :class:`ttm.pipelines.first_frame.Control`.
         max_sequence_length: text tokens, Stable Diffusion's 77.
         control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.motion.control_picture`).
     """
@@ -95,6 +96,7 @@ class FewShotPipeline(StagePipeline):
         guidance_scale: float = 7.5,
         image_guidance_scale: float = 1.0,
         controlnet_conditioning_scale: float = 1.0,
+        controlnet_guidance_scale: float = 1.0,
         max_sequence_length: int = 77,
         control_picture: str = "palette",
     ) -> None:
@@ -117,6 +119,7 @@ class FewShotPipeline(StagePipeline):
             guidance_scale=guidance_scale,
             image_guidance_scale=image_guidance_scale,
             controlnet_conditioning_scale=controlnet_conditioning_scale,
+            controlnet_guidance_scale=controlnet_guidance_scale,
             max_sequence_length=max_sequence_length,
             control_picture=control_picture,
         )
@@ -202,6 +205,7 @@ class FewShotPipeline(StagePipeline):
         match_histograms: bool = False,
         use_controlnet: bool | None = None,
         controlnet_conditioning_scale: float | None = None,
+        controlnet_guidance_scale: float | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         callback_on_step_end: StepCallback | None = None,
@@ -223,7 +227,8 @@ class FewShotPipeline(StagePipeline):
             match_histograms: bring every frame's colours to the first frame's histogram, at the end.
             use_controlnet: draw the first frame by ControlNet from the first mask (Eq. 3), or by the prompt alone;
                 None = by ControlNet where there is one.
-            controlnet_conditioning_scale: how strongly ControlNet acts.
+            controlnet_conditioning_scale, controlnet_guidance_scale: how strongly ControlNet acts; the second at 1
+                is diffusers' own way, above it the first frame's object keeps closer to its mask.
             generator: of the noise: first frame's, then that of each window.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as callback(pipe, step, timestep, tensors) after each step of each window
@@ -244,14 +249,17 @@ class FewShotPipeline(StagePipeline):
             negative_prompt,
             callback_on_step_end_tensor_inputs,
         )
-        name = "controlnet_conditioning_scale"
-        strength = check_scale(self._setting(controlnet_conditioning_scale, name), name)
+        given = {
+            "controlnet_conditioning_scale": controlnet_conditioning_scale,
+            "controlnet_guidance_scale": controlnet_guidance_scale,
+        }
+        strengths = tuple(check_scale(self._setting(value, name), name) for name, value in given.items())
         request = FewShotRequest.read(
             self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
             sharing_ratio, output_type,
         )  # fmt: skip
         self._interrupt = False
-        first = self._first_latents(request, sampling, strength, generator, callback_on_step_end)
+        first = self._first_latents(request, sampling, strengths, generator, callback_on_step_end)
         share = (sharing_ratio, renormalise_sharing)
         latents = self._extend(first, request, sampling, share, match_latents, generator, callback_on_step_end)
         frames = latents if output_type == "latent" else self._decode(latents, output_type, match_histograms)
@@ -297,7 +305,12 @@ class FewShotPipeline(StagePipeline):
             )
 
     def _first_latents(
-        self, request: FewShotRequest, sampling: dict[str, Any], scale: float, generator: Any, callback: Any
+        self,
+        request: FewShotRequest,
+        sampling: dict[str, Any],
+        strengths: tuple[float, ...],
+        generator: Any,
+        callback: StepCallback | None,
     ) -> Tensor:
         """Eq. 3, or the user's image: z_1, float32 [1, Z, 1, h, w]."""
         if request.first_frame is not None:
@@ -305,9 +318,9 @@ class FewShotPipeline(StagePipeline):
         self._stage = "first_frame"
         self._guidance_scale, self._interrupt = sampling["guidance_scale"], False
         self._num_timesteps = sampling["num_inference_steps"]
-        picture = None
+        control = None
         if request.with_controlnet:
-            picture = control_picture(request.trajectory.ids[0], self.config.control_picture)
+            control = Control(control_picture(request.trajectory.ids[0], self.config.control_picture), *strengths)
 
         def on_step(index: int, timestep: Tensor) -> bool:
             if callback is not None:
@@ -317,8 +330,8 @@ class FewShotPipeline(StagePipeline):
 
         try:
             latents = draw_first_frame(
-                self.components, request.prompt, sampling["negative_prompt"], picture, request.size,
-                sampling["num_inference_steps"], sampling["guidance_scale"], scale, generator, on_step,
+                self.components, request.prompt, sampling["negative_prompt"], control, request.size,
+                sampling["num_inference_steps"], sampling["guidance_scale"], generator, on_step,
             )  # fmt: skip
         finally:
             self._stage = "few_shot"
