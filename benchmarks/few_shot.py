@@ -11,6 +11,9 @@ with the masks and without them, and videos of other scenes of the same pattern 
     without sharing       ratio 0
     renormalised          as full, with the shared noise brought back to unit variance
     latents matched, histograms matched    as full, with AdaIN, with histogram matching
+    first frame given     as full, from the true first frame: what drawing it costs
+    first frame carried   full's first frame with its object moved by hand, through the autoencoder: all that a model
+                          can make of it
     round trip            the true video through the autoencoder: what no variant can beat
 
 Figures, each of a video, with the embedded segmenter and CLIP (columns end in -tiny: they know coloured shapes and
@@ -35,6 +38,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.few_shot_bounds import carried, round_trip
 from benchmarks.few_shot_table import VARIANTS, write_table
 from benchmarks.measure_run import ROOT, rule_files
 from benchmarks.rows import RowFile, fingerprint, read_rows
@@ -50,10 +54,8 @@ from ttm.metrics.foreground import foreground_clip
 from ttm.metrics.mask_iou import mean_iou
 from ttm.metrics.scoring import Clip as ScoredClip
 from ttm.motion.mask_trajectory import MaskTrajectory
-from ttm.pipelines.autoencoders import decode_latents, encode_video
 from ttm.pipelines.embedded import EMBEDDED, embedded_folder
 from ttm.pipelines.few_shot import FewShotPipeline
-from ttm.pipelines.inputs import to_model, to_uint8
 from ttm.visualization import labelled_rows
 
 Pixels = NDArray[np.uint8]
@@ -66,8 +68,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "renormalised": {"renormalise_sharing": True},
     "latents matched": {"match_latents": True},
     "histograms matched": {"match_histograms": True},
+    "first frame given": {},
 }
-"""What each variant asks of the pipeline; "without mask" asks another model."""
+"""What each variant asks of the pipeline; "without mask" asks another model, bounds ask none."""
 BASE_PARTS = ("unet", "motion_adapter", "controlnet", "vae", "text_encoder")
 ADDED = ("output", "patterns", "variants", "seeds", "scenes")
 """Arguments that only add rows; any other makes rows that don't belong to those before."""
@@ -153,16 +156,19 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
 
 
 def make(
-    pipe: FewShotPipeline, variant: str, scene: SyntheticScene, seed: int, arguments: argparse.Namespace
-) -> Pixels:
-    """One video, uint8 [T, H, W, 3]."""
+    pipe: FewShotPipeline, variant: str, scene: SyntheticScene, seed: int, arguments: argparse.Namespace,
+    num_frames: int | None = None,
+) -> Pixels:  # fmt: skip
+    """One video, uint8 [T, H, W, 3], of all the scene's frames or the first ``num_frames``."""
     if variant == "round trip":
-        clip = to_model(scene.frames, pipe.device)
-        with torch.no_grad():
-            return to_uint8(decode_latents(pipe.vae, encode_video(pipe.vae, clip)))
+        return round_trip(pipe.vae, scene.frames)
+    if variant == "first frame carried":
+        return round_trip(pipe.vae, carried(make(pipe, "full", scene, seed, arguments, num_frames=2)[0], scene))
     out = pipe(
         scene.plan.prompt,
         MaskTrajectory(scene.ids, FPS),
+        scene.frames[0] if variant == "first frame given" else None,
+        num_frames=num_frames,
         num_inference_steps=arguments.sampling_steps,
         guidance_scale=arguments.guidance_scale,
         image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else 1.0,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks import few_shot_drift
 from benchmarks.ablation_few_shot import FewShotPlan
 from benchmarks.few_shot import main, read_command_line, run_part
+from benchmarks.few_shot_bounds import carried
 from benchmarks.few_shot_table import ABLATIONS, FIGURES, orders, spread, write_table
 from ttm.data.motion_patterns import PATTERNS
 from ttm.data.synthetic import SyntheticWorld
@@ -59,6 +61,20 @@ def test_a_pattern_is_seen_when_asked_for_and_stays_in_the_picture(pattern: str)
     area = (scene.ids > 0).sum(axis=(1, 2))
     assert area.min() > 0.5 * area.max()
     assert np.abs(scene.objects[0].path - scene.objects[0].path[0]).max() > 6
+
+
+def test_a_true_first_frame_carried_is_nearly_the_true_video() -> None:
+    scene = SyntheticWorld("test", 64, 9, (1, 1), appearance=0.0, motions=("zigzags",))[0]
+    made = carried(scene.frames[0], scene)
+    assert made.shape == scene.frames.shape and made.dtype == np.uint8
+    inside = np.stack([cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for ids in scene.ids])
+
+    def error(frames: np.ndarray) -> np.ndarray:
+        return np.abs(frames.astype(int) - scene.frames).mean(axis=-1)
+
+    still = np.broadcast_to(scene.frames[:1], scene.frames.shape)
+    assert error(made)[inside].mean() < 0.2 * error(still)[inside].mean()
+    assert error(made)[0].mean() < 5, "beside the hole in its ground, nothing is new"
 
 
 def test_drift_is_measured_against_the_first_frame() -> None:
@@ -124,5 +140,5 @@ def test_its_cost_is_measured_and_nothing_of_it_kept(
         "--sampling-steps", "1",
     ]  # fmt: skip
     told = FewShotPlan(["turns-back"], [0, 1], words, tmp_path / "out").cost()
-    assert "few_shot: 2 runs" in told and "2 trainings of 100 steps, 8 videos of" in told
+    assert "few_shot: 2 runs" in told and "2 trainings of 100 steps, 10 videos of" in told
     assert not (tmp_path / "out").exists()
