@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stages.settings_loading import load_settings
-from tools.ttm_tiny_unet import encoded_scenes, measure, train_controlnet, train_unet
+from tools.ttm_tiny_unet import controlnet, encoded_scenes, measure, noisy_scenes, train_controlnet, train_unet
 from tools.ttm_tiny_unet.__main__ import steps
 from tools.ttm_tiny_unet.clip_attention import MASK_SCALE, FirstFrameKeys, MaskedQueries
 from tools.ttm_tiny_unet.train_autoencoder import (
@@ -134,20 +134,20 @@ def test_folders_open_with_diffusers_own_classes(folder: Path) -> None:
 
 
 def test_an_error_of_the_noise_counts_as_the_error_of_v(folder: Path) -> None:
-    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+    source = noisy_scenes.noisy_scenes(folder / "scenes", folder, seed=0)
     _, _, latents, weights = source.pictures(3)
     noisy, noise, timesteps = source.noised(latents)
     answer = noise + 0.1
     kept = source.noise.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     told = (noisy - (1 - kept).sqrt() * answer) / kept.sqrt()  # the latents, if the answer were right
     velocity = source.noise.get_velocity(latents, noise, timesteps)
-    expected = train_unet.weighted_error(source.noise.get_velocity(told, answer, timesteps), velocity, weights)
+    expected = noisy_scenes.weighted_error(source.noise.get_velocity(told, answer, timesteps), velocity, weights)
     torch.testing.assert_close(source.loss(answer, noise, weights, timesteps), expected, rtol=1e-3, atol=0)
 
 
 def test_a_clean_first_frame_is_not_judged() -> None:
     latents, noise, weights = torch.zeros(2, 2, 3, 1, 1), torch.ones(2, 2, 3, 1, 1), torch.ones(2, 1, 3, 1, 1)
-    noisy, judged = train_unet.with_clean_first_frame(noise, latents, weights)
+    noisy, judged = noisy_scenes.with_clean_first_frame(noise, latents, weights)
     assert (noisy[:, :, 0] == 0).all() and (judged[:, :, 0] == 0).all()
     assert torch.equal(noisy[:, :, 1:], noise[:, :, 1:]) and torch.equal(judged[:, :, 1:], weights[:, :, 1:])
     assert (noise == 1).all() and (weights == 1).all()
@@ -229,7 +229,7 @@ def test_scenes_of_two_autoencoders_are_not_mixed(folder: Path, tmp_path: Path) 
 
 
 def test_a_step_draws_the_same_whatever_was_drawn_before(folder: Path) -> None:
-    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+    source = noisy_scenes.noisy_scenes(folder / "scenes", folder, seed=0)
 
     def drawn(step: int) -> list[Tensor]:
         source.at_step(step)
@@ -243,12 +243,24 @@ def test_a_step_draws_the_same_whatever_was_drawn_before(folder: Path) -> None:
 
 def test_mask_pictures_are_the_palette() -> None:
     ids = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8)
-    found = train_controlnet.mask_pictures(ids)
+    found = controlnet.mask_pictures(ids)
     assert (found[0].movedim(0, -1) * 255 == torch.tensor(PALETTE[ids[0].numpy()].astype(np.float32))).all()
 
 
+def test_a_new_controlnet_adds_nothing_and_one_that_learnt_does() -> None:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**train_unet.UNET_CONFIG)
+    made = controlnet.new_controlnet(unet)
+    latents, text, ids = torch.randn(2, LATENT_CHANNELS, 8, 8), torch.randn(2, 40, 128), torch.ones(2, 128, 128).long()
+    with torch.no_grad():
+        plain = unet(latents, 7, text).sample
+        torch.testing.assert_close(controlnet.steered(unet, made, latents, 7, text, ids), plain)
+        made.controlnet_mid_block.weight.normal_()
+        assert not torch.allclose(controlnet.steered(unet, made, latents, 7, text, ids), plain, atol=1e-3)
+
+
 def test_an_untrained_model_errs_by_about_one(folder: Path) -> None:
-    source = train_unet.noisy_scenes(folder / "scenes", folder, seed=0)
+    source = noisy_scenes.noisy_scenes(folder / "scenes", folder, seed=0)
     errors = measure.noise_errors(folder, source, batches=1)
     assert set(errors) == {"nothing", "caption", "caption and masks", "clips"}
     assert all(0.7 < value < 1.5 for value in errors.values()), errors

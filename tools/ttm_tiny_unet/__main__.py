@@ -6,9 +6,9 @@
     python -m tools.ttm_tiny_unet --scale 0.1           # a tenth of the minutes each: a rehearsal, of the weights too
 
 Each step is a program of its own that resumes by itself; its budget of minutes, for one quiet core, counts over all
-its starts. A component is made from those before it: autoencoder, text encoder, encoded scenes, U-Net and motion
-adapter, ControlNet, then the two stages, which begin as the "pretrained text-to-video model" that U-Net and adapter
-are together. What the weights in the repository were trained on, and for how long, stands in
+its starts. A component is made from those before it: autoencoder, text encoder, encoded scenes, U-Net with motion
+adapter and ControlNet, that ControlNet alone, then the two stages, which begin as the "pretrained text-to-video model"
+that U-Net and adapter are together. What the weights in the repository were trained on, and for how long, stands in
 ``ttm/pretrained/ttm-tiny-unet/README.md``.
 """
 
@@ -55,7 +55,7 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "text_encoder": part("train_text_encoder", "text_encoder", 6),
         "scenes": ["tools.ttm_tiny_unet.encoded_scenes", "--scenes", f"{max(32, round(SCENES * scale))}"],
         "unet": part("train_unet", "unet", 120, "--start", EMBEDDED, "--pictures-only", "0"),
-        "controlnet": part("train_controlnet", "controlnet", 25, "--start", EMBEDDED),
+        "controlnet": [*part("train_controlnet", "controlnet", 25), "--start", EMBEDDED],
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
         "stage_1": stage("image_to_motion", first, 50, 4200),
         "stage_2": [*stage("motion_to_video", second, 95, 8500), "stage.drop_sentence=0.3"],

@@ -25,7 +25,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from tools.ttm_tiny_unet.train_unet import EMBEDDED, load_text
+from tools.ttm_tiny_unet.noisy_scenes import load_text
+from tools.ttm_tiny_unet.train_unet import EMBEDDED
 from ttm.models.unet_motion import MaskedUNetMotionModel
 from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE
 from ttm.pipelines.image_to_video import Pipeline

@@ -27,9 +27,10 @@ from diffusers import (
 from numpy.typing import NDArray
 from PIL import Image
 
+from tools.ttm_tiny_unet.noisy_scenes import load_text
 from tools.ttm_tiny_unet.train_autoencoder import round_trip
 from tools.ttm_tiny_unet.train_text_encoder import caption
-from tools.ttm_tiny_unet.train_unet import EMBEDDED, load_text
+from tools.ttm_tiny_unet.train_unet import EMBEDDED
 from ttm.data.synthetic import SyntheticWorld
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.few_shot_base import STABLE_DIFFUSION_NOISE

@@ -12,19 +12,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel
+from diffusers import AutoencoderKL
 
+from tools.ttm_tiny_unet.controlnet import steered, trained_controlnet
 from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS, encode
+from tools.ttm_tiny_unet.noisy_scenes import NoisyScenes, noisy_scenes, weighted_error
 from tools.ttm_tiny_unet.train_autoencoder import measure as measure_autoencoder
-from tools.ttm_tiny_unet.train_controlnet import mask_pictures
-from tools.ttm_tiny_unet.train_unet import (
-    EMBEDDED,
-    NoisyScenes,
-    noisy_scenes,
-    trained_parts,
-    weighted_error,
-    with_motion,
-)
+from tools.ttm_tiny_unet.train_unet import EMBEDDED, trained_parts, with_motion
 from ttm.data.synthetic import SyntheticWorld
 
 
@@ -32,7 +26,7 @@ from ttm.data.synthetic import SyntheticWorld
 def noise_errors(folder: Path, source: NoisyScenes, batches: int) -> dict[str, float]:
     """Mean error of pictures with nothing, with the caption, with caption and ControlNet; of clips with the prompt."""
     unet, adapter = trained_parts(folder)
-    controlnet = ControlNetModel.from_pretrained(folder / "controlnet", torch_dtype=torch.float32)
+    controlnet = trained_controlnet(folder)
     for module in (unet, adapter, controlnet):
         module.eval()
     count = len(source.scenes)
@@ -42,13 +36,11 @@ def noise_errors(folder: Path, source: NoisyScenes, batches: int) -> dict[str, f
         noisy, noise, timesteps = source.noised(latents)
         nothing = source.embeddings[2 * count].expand(len(index), -1, -1)
         text = source.embeddings[index]
-        condition = mask_pictures(source.scenes.ids[index, frame // KEPT_IDS])
-        down, middle = controlnet(noisy, timesteps, text, condition, return_dict=False)
-        steered = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        ids = source.scenes.ids[index, frame // KEPT_IDS]
         made = {
             "nothing": unet(noisy, timesteps, nothing).sample,
             "caption": unet(noisy, timesteps, text).sample,
-            "caption and masks": unet(noisy, timesteps, text, **steered).sample,
+            "caption and masks": steered(unet, controlnet, noisy, timesteps, text, ids),
         }
         for name, prediction in made.items():
             errors[name].append(float(weighted_error(prediction, noise, weights)))

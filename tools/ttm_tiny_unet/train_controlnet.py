@@ -1,9 +1,11 @@
-"""Train the ControlNet of ttm-tiny-unet: a frame of the mask trajectory, in the palette's colours, shapes the picture.
+"""Train the ControlNet of ttm-tiny-unet alone: a frame of the mask trajectory, in the palette's colours, shapes the
+picture.
 
-    python -m tools.ttm_tiny_unet.train_controlnet --minutes 15
+    python -m tools.ttm_tiny_unet.train_controlnet --minutes 15 --start ttm/pretrained/ttm-tiny-unet
 
-It is diffusers' ``ControlNetModel``, begun from the U-Net, which stays as it is. The k-th object of the text has the
-palette's k-th colour, as everywhere in the library.
+It is diffusers' ``ControlNetModel``, which ``train_unet`` trains with the U-Net; here the U-Net stays as it is.
+Without --start it begins as a copy of the U-Net's encoder. The k-th object of the text has the palette's k-th colour,
+as everywhere in the library.
 """
 
 from __future__ import annotations
@@ -12,21 +14,14 @@ import argparse
 from pathlib import Path
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from tools.ttm_tiny.timed_training import Progress, train
+from tools.ttm_tiny_unet.controlnet import new_controlnet, steered, trained_controlnet
 from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS
-from tools.ttm_tiny_unet.train_unet import EMBEDDED, noisy_scenes
-from ttm.motion.mask_trajectory import PALETTE
-
-CONDITION_CHANNELS = (8, 16, 32, 48, 64)
-"""One more than Stable Diffusion's four: the autoencoder is /16."""
-
-
-def mask_pictures(ids: Tensor) -> Tensor:
-    """Ids uint8 [B, H, W] -> the palette's colours, float32 [B, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(PALETTE.copy())[ids.long()].movedim(-1, 1).float() / 255
+from tools.ttm_tiny_unet.noisy_scenes import noisy_scenes
+from tools.ttm_tiny_unet.train_unet import EMBEDDED
 
 
 def main() -> None:
@@ -45,11 +40,7 @@ def main() -> None:
     source = noisy_scenes(arguments.scenes, arguments.output, arguments.seed)
     unet = UNet2DConditionModel.from_pretrained(arguments.output / "unet", torch_dtype=torch.float32)
     unet.requires_grad_(False)
-    if arguments.start is None:
-        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONDITION_CHANNELS)
-    else:
-        controlnet = ControlNetModel.from_pretrained(arguments.start / "controlnet", torch_dtype=torch.float32)
-    controlnet.train().requires_grad_(True)
+    controlnet = new_controlnet(unet) if arguments.start is None else trained_controlnet(arguments.start)
     print(f"{sum(p.numel() for p in controlnet.parameters()) / 1e6:.2f} M parameters", flush=True)
     errors = {"with": 1.0}
 
@@ -58,12 +49,8 @@ def main() -> None:
         index, frame, latents, weights = source.pictures(16)
         noisy, noise, timesteps = source.noised(latents)
         text = source.texts(index, 0.5)
-        condition = mask_pictures(source.scenes.ids[index, frame // KEPT_IDS])
         with torch.autocast("cpu", torch.bfloat16):
-            down, middle = controlnet(noisy, timesteps, text, condition, return_dict=False)
-            prediction = unet(
-                noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
-            ).sample
+            prediction = steered(unet, controlnet, noisy, timesteps, text, source.scenes.ids[index, frame // KEPT_IDS])
         loss = source.loss(prediction.float(), noise, weights, timesteps)
         errors["with"] += 0.02 * (float(loss.detach()) - errors["with"])
         return loss
