@@ -56,7 +56,6 @@ from ttm.metrics.scoring import Clip as ScoredClip
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.embedded import EMBEDDED, embedded_folder
 from ttm.pipelines.few_shot import FewShotPipeline
-from ttm.pipelines.shared_noise import SHARING_RATIO
 from ttm.visualization import labelled_rows
 
 Pixels = NDArray[np.uint8]
@@ -251,7 +250,7 @@ def read_command_line(words: Sequence[str] | None = None, page: str | None = __d
     parser.add_argument("--mask-guidance-scale", type=float, default=2.0)
     parser.add_argument("--controlnet-scale", type=float, default=1.5)
     parser.add_argument("--controlnet-guidance-scale", type=float, default=2.0)
-    parser.add_argument("--sharing-ratio", type=float, default=SHARING_RATIO, help="of every variant that shares")
+    parser.add_argument("--sharing-ratio", type=float, default=0.1, help="of every variant that shares")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--num-frames", type=int, default=17)
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/few_shot"))
