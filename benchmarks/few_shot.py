@@ -14,7 +14,7 @@ with the masks and without them, and videos of other scenes of the same pattern 
     first frame given     as full, from the true first frame: what drawing it costs
     first frame carried   full's first frame with its object moved by hand, through the autoencoder: all that a model
                           can make of it
-    round trip            the true video through the autoencoder: what no variant can beat
+    round trip            the true video through the autoencoder
 
 Figures, each of a video, with the embedded segmenter and CLIP (columns end in -tiny: they know coloured shapes and
 little else). IoU-tiny: the first of the masks that the video was to follow, tracked through the video, against the
@@ -70,7 +70,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "histograms matched": {"match_histograms": True},
     "first frame given": {},
 }
-"""What each variant asks of the pipeline; "without mask" asks another model, bounds ask none."""
+"""What each variant asks of the pipeline; "without mask" asks another model, and what is not here asks none."""
 BASE_PARTS = ("unet", "motion_adapter", "controlnet", "vae", "text_encoder")
 ADDED = ("output", "patterns", "variants", "seeds", "scenes")
 """Arguments that only add rows; any other makes rows that don't belong to those before."""
@@ -155,6 +155,18 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
     return read_arguments([str(folder), "--base", arguments.base, "-o", str(folder), *changes])
 
 
+def sampling_of(pipe: FewShotPipeline, arguments: argparse.Namespace) -> dict[str, Any]:
+    """How every video is sampled, as arguments of a call."""
+    return {
+        "num_inference_steps": arguments.sampling_steps,
+        "guidance_scale": arguments.guidance_scale,
+        "image_guidance_scale": arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else 1.0,
+        "controlnet_conditioning_scale": arguments.controlnet_scale,
+        "controlnet_guidance_scale": arguments.controlnet_guidance_scale,
+        "sharing_ratio": arguments.sharing_ratio,
+    }
+
+
 def make(
     pipe: FewShotPipeline, variant: str, scene: SyntheticScene, seed: int, arguments: argparse.Namespace,
     num_frames: int | None = None,
@@ -169,14 +181,9 @@ def make(
         MaskTrajectory(scene.ids, FPS),
         scene.frames[0] if variant == "first frame given" else None,
         num_frames=num_frames,
-        num_inference_steps=arguments.sampling_steps,
-        guidance_scale=arguments.guidance_scale,
-        image_guidance_scale=arguments.mask_guidance_scale if pipe.unet.config.mask_cross_attention else 1.0,
-        controlnet_conditioning_scale=arguments.controlnet_scale,
-        controlnet_guidance_scale=arguments.controlnet_guidance_scale,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
-        **{"sharing_ratio": arguments.sharing_ratio, **CALLS[variant]},
+        **{**sampling_of(pipe, arguments), **CALLS[variant]},
     )
     made: Pixels = (np.asarray(out.frames[0]) * 255).round().astype(np.uint8)
     return made

@@ -1,4 +1,4 @@
-"""What no variant of :mod:`benchmarks.few_shot` can beat: videos that no model of motion has a part in.
+"""What the variants of :mod:`benchmarks.few_shot` are held against: videos that no model of motion has a part in.
 
 Letters: T frames, H W pixels.
 """

@@ -73,14 +73,9 @@ def measure(rows: RowFile, pattern: str, seed: int, arguments: argparse.Namespac
         out = pipe(
             scene.plan.prompt,
             MaskTrajectory(ids, few_shot.FPS),
-            num_inference_steps=arguments.sampling_steps,
-            guidance_scale=arguments.guidance_scale,
-            image_guidance_scale=arguments.mask_guidance_scale,
-            controlnet_conditioning_scale=arguments.controlnet_scale,
-            controlnet_guidance_scale=arguments.controlnet_guidance_scale,
-            sharing_ratio=arguments.sharing_ratio,
             generator=torch.Generator().manual_seed(seed),
             output_type="np",
+            **few_shot.sampling_of(pipe, arguments),
             **WAYS[way],
         )
         frames = (np.asarray(out.frames[0]) * 255).round().astype(np.uint8)

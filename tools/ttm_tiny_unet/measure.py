@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from tools.ttm_tiny_unet.controlnet import steered, trained_controlnet
-from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS, encode
+from tools.ttm_tiny_unet.encoded_scenes import encode
 from tools.ttm_tiny_unet.noisy_scenes import NoisyScenes, noisy_scenes, weighted_error
 from tools.ttm_tiny_unet.train_autoencoder import measure as measure_autoencoder
 from tools.ttm_tiny_unet.train_unet import EMBEDDED, trained_parts, with_motion
@@ -36,7 +36,7 @@ def noise_errors(folder: Path, source: NoisyScenes, batches: int) -> dict[str, f
         noisy, noise, timesteps = source.noised(latents)
         nothing = source.embeddings[2 * count].expand(len(index), -1, -1)
         text = source.embeddings[index]
-        ids = source.scenes.ids[index, frame // KEPT_IDS]
+        ids = source.masks(index, frame)
         made = {
             "nothing": unet(noisy, timesteps, nothing).sample,
             "caption": unet(noisy, timesteps, text).sample,

@@ -58,6 +58,10 @@ class NoisyScenes:
         weights = 1 + OBJECT_WEIGHT * self.scenes.coverage[index, frame].float()[:, None] / 255
         return index, frame, self.scenes.latents[index, :, frame].float(), weights
 
+    def masks(self, index: Tensor, frame: Tensor) -> Tensor:
+        """The ids of pictures, uint8 [B, H, W], by their scenes and frames [B] each."""
+        return self.scenes.ids[index, frame // KEPT_IDS]
+
     def clips(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scene of each clip [B], latents [B, C, T, h, w] and weights [B, 1, T, h, w]."""
         index = self._integers(len(self.scenes), count)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from tools.ttm_tiny.timed_training import Progress, train
 from tools.ttm_tiny_unet.controlnet import new_controlnet, steered, trained_controlnet
-from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS
 from tools.ttm_tiny_unet.noisy_scenes import noisy_scenes
 from tools.ttm_tiny_unet.train_unet import EMBEDDED
 
@@ -50,7 +49,7 @@ def main() -> None:
         noisy, noise, timesteps = source.noised(latents)
         text = source.texts(index, 0.5)
         with torch.autocast("cpu", torch.bfloat16):
-            prediction = steered(unet, controlnet, noisy, timesteps, text, source.scenes.ids[index, frame // KEPT_IDS])
+            prediction = steered(unet, controlnet, noisy, timesteps, text, source.masks(index, frame))
         loss = source.loss(prediction.float(), noise, weights, timesteps)
         errors["with"] += 0.02 * (float(loss.detach()) - errors["with"])
         return loss

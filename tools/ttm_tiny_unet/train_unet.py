@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from tools.ttm_tiny.timed_training import Progress, train
 from tools.ttm_tiny_unet.clip_attention import FirstFrameKeys, MaskedQueries
 from tools.ttm_tiny_unet.controlnet import new_controlnet, steered, trained_controlnet
-from tools.ttm_tiny_unet.encoded_scenes import KEPT_IDS
 from tools.ttm_tiny_unet.noisy_scenes import TEXT_DROPOUT, noisy_scenes, with_clean_first_frame
 from tools.ttm_tiny_unet.train_autoencoder import LATENT_CHANNELS
 
@@ -140,8 +139,7 @@ def main() -> None:
         keys.look_at_first_frame(None)
         masks.show(None)
         if controlled:
-            ids = source.scenes.ids[index, frame // KEPT_IDS]
-            prediction = steered(unet, controlnet, noisy, timesteps, text, ids)
+            prediction = steered(unet, controlnet, noisy, timesteps, text, source.masks(index, frame))
         else:
             prediction = unet(noisy, timesteps, text).sample
         return "pictures with masks" if controlled else "pictures", source.loss(prediction, noise, weights, timesteps)

@@ -25,13 +25,14 @@ import torch
 from diffusers.utils import BaseOutput
 from numpy.typing import NDArray
 
+from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines import few_shot_folder, saved_pipeline
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.few_shot_base import Base, check_controlnet
 from ttm.pipelines.few_shot_request import FewShotRequest
 from ttm.pipelines.few_shot_sampling import FewShotSampling
-from ttm.pipelines.inputs import check_scale
+from ttm.pipelines.first_frame import Control
 from ttm.pipelines.samplers import Sampler
 from ttm.pipelines.shared_noise import SHARING_RATIO
 from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback
@@ -244,17 +245,18 @@ class FewShotPipeline(FewShotSampling):
             negative_prompt,
             callback_on_step_end_tensor_inputs,
         )
-        given = {
-            "controlnet_conditioning_scale": controlnet_conditioning_scale,
-            "controlnet_guidance_scale": controlnet_guidance_scale,
-        }
-        strengths = tuple(check_scale(self._setting(value, name), name) for name, value in given.items())
+        strength = self._scale(controlnet_conditioning_scale, "controlnet_conditioning_scale")
+        guidance = self._scale(controlnet_guidance_scale, "controlnet_guidance_scale")
         request = FewShotRequest.read(
             self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
             sharing_ratio, output_type,
         )  # fmt: skip
         self._interrupt = False
-        first = self._first_latents(request, sampling, strengths, generator, callback_on_step_end)
+        control = None
+        if request.with_controlnet:
+            picture = control_picture(request.trajectory.ids[0], self.config.control_picture)
+            control = Control(picture, strength, guidance)
+        first = self._first_latents(request, control, sampling, generator, callback_on_step_end)
         share = (sharing_ratio, renormalise_sharing)
         latents = self._extend(first, request, sampling, share, match_latents, generator, callback_on_step_end)
         frames = latents if output_type == "latent" else self._decode(latents, output_type, match_histograms)

@@ -16,7 +16,6 @@ from diffusers.video_processor import VideoProcessor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttm.motion.control_picture import control_picture
 from ttm.pipelines.autoencoders import decode_latents, encode_video, latent_shape
 from ttm.pipelines.colour_matching import match_frame_histograms, match_latent_statistics
 from ttm.pipelines.conditioning import Conditions, trajectory_coverage
@@ -33,8 +32,8 @@ class FewShotSampling(StagePipeline):
     def _first_latents(
         self,
         request: FewShotRequest,
+        control: Control | None,
         sampling: dict[str, Any],
-        strengths: tuple[float, ...],
         generator: Any,
         callback: StepCallback | None,
     ) -> Tensor:
@@ -44,9 +43,6 @@ class FewShotSampling(StagePipeline):
         self._stage = "first_frame"
         self._guidance_scale, self._interrupt = sampling["guidance_scale"], False
         self._num_timesteps = sampling["num_inference_steps"]
-        control = None
-        if request.with_controlnet:
-            control = Control(control_picture(request.trajectory.ids[0], self.config.control_picture), *strengths)
 
         def on_step(index: int, timestep: Tensor) -> bool:
             if callback is not None:

@@ -158,6 +158,10 @@ class StagePipeline(SamplingState, SavedPipeline):
     def _setting(self, value: Any, name: str) -> Any:
         return self.config[name] if value is None else value
 
+    def _scale(self, value: Any, name: str) -> float:
+        """A scale of guidance, or the pipeline's setting, checked."""
+        return check_scale(self._setting(value, name), name)
+
     def _check_clip(self, num_frames: Any, height: Any, width: Any) -> tuple[int, int, int]:
         """Resolve and check the size of a clip: (T, H, W)."""
         packing = Packing.of(self.vae, self.transformer)
@@ -189,8 +193,6 @@ class StagePipeline(SamplingState, SavedPipeline):
         self._check_components()
         check_text_length(self.text_encoder, check_count(self.config.max_sequence_length, "max_sequence_length"))
         steps = self._setting(num_inference_steps, "num_inference_steps")
-        text_scale = self._setting(guidance_scale, "guidance_scale")
-        visual_scale = self._setting(image_guidance_scale, "image_guidance_scale")
         if negative_prompt is not None and not isinstance(negative_prompt, str):
             kind = type(negative_prompt).__name__
             raise ValueError(f"negative_prompt is a {kind}; expected a text or None.")
@@ -202,8 +204,8 @@ class StagePipeline(SamplingState, SavedPipeline):
         self._sampler.check(check_count(steps, "num_inference_steps"))
         return {
             "num_inference_steps": int(steps),
-            "guidance_scale": check_scale(text_scale, "guidance_scale"),
-            "image_guidance_scale": check_scale(visual_scale, "image_guidance_scale"),
+            "guidance_scale": self._scale(guidance_scale, "guidance_scale"),
+            "image_guidance_scale": self._scale(image_guidance_scale, "image_guidance_scale"),
             "negative_prompt": negative_prompt or "",
             "callback_on_step_end_tensor_inputs": list(callback_on_step_end_tensor_inputs),
         }
