@@ -40,12 +40,14 @@ class Made:
         fps: frames a second.
         trajectory: the motion that it followed; None where the model has none.
         plan: the sentence, taken apart; None where the model takes it whole.
+        trajectory_given: the motion was handed to the model, so there is nothing in it to score.
     """
 
     frames: NDArray[np.uint8]
     fps: float
     trajectory: MaskTrajectory | None = None
     plan: PromptPlan | None = None
+    trajectory_given: bool = False
 
 
 class Generator(Protocol):
@@ -103,7 +105,7 @@ class OwnPipeline:
             **self._sampling,
         )
         frames = np.stack([np.asarray(image.convert("RGB")) for image in out.frames[0]])
-        return Made(frames, float(self._pipe.config.fps), out.trajectory, out.plan)
+        return Made(frames, out.trajectory.fps, out.trajectory, out.plan, given.get("trajectory") is not None)
 
     def inputs(self, sample: Sample) -> list[Path]:
         """None."""

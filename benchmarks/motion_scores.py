@@ -5,7 +5,8 @@
 - "motion right": the share of objects whose trajectory does what was asked, by the rules of
   :mod:`ttm.metrics.displacement`.
 
-Both need a model that makes trajectories, in the order of the manifest's plan.
+Both need a model that makes trajectories of its own, and a manifest whose plan says which object is which. One that
+follows the true trajectory it was given has no such score.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def motion_scores(place: Path, sample: Sample) -> tuple[dict[str, float], dict[s
 
 def _check_objects(place: Path, sample: Sample) -> None:
     """Object k of the trajectory must be object k of the manifest."""
-    if sample.plan is not None and (place / PLAN).is_file():
+    if sample.plan is None:
+        raise ValueError("The sample has no plan; expected one, which says what object each id of the truth is.")
+    if (place / PLAN).is_file():
         planned = PromptPlan.load(place / PLAN).phrases
         if planned != sample.plan.phrases:
             raise ValueError(f"The model planned the objects {planned}; expected {sample.plan.phrases}.")

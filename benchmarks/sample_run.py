@@ -140,7 +140,8 @@ class SampleRun:
                 save(sample, (num_frames, height, width), made.fps, path)
             except (ValueError, OSError) as caught:
                 warnings.append(str(caught))
-        return {"frames": num_frames, "height": height, "width": width, "fps": made.fps, "warnings": warnings}
+        clip = {"frames": num_frames, "height": height, "width": width, "fps": made.fps}
+        return clip | {"trajectory_given": made.trajectory_given, "warnings": warnings}
 
     def _write(self, sample: Sample, record: dict[str, Any]) -> None:
         with written_beside(self.place(sample) / RECORD) as beside:

@@ -68,7 +68,7 @@ def score_run(run: SampleRun, settings: ScoreSettings, cache: Path) -> dict[str,
     by_id = {item.name: item for item in items}
     members = {name: [by_id[sample.id] for sample in group] for name, group in groups.items()}
     of_videos, not_measured = _video_scores(members, settings, cache, rows)
-    for sample in good:
+    for sample in (sample for sample in good if not records[sample.id].get("trajectory_given")):
         values, problems = motion_scores(run.place(sample), sample)
         rows[sample.id]["values"] |= values
         rows[sample.id]["problems"] |= problems

@@ -97,7 +97,7 @@ class FewShot:
         generator = torch.Generator().manual_seed(seed)
         out = self._pipe(sample.prompt, masks, picture, generator=generator, **self._sampling)
         frames = np.stack([np.asarray(frame.convert("RGB")) for frame in out.frames[0]])
-        return Made(frames, masks.fps, out.trajectory)
+        return Made(frames, masks.fps, out.trajectory, trajectory_given=True)
 
     def inputs(self, sample: Sample) -> list[Path]:
         """None."""

@@ -50,7 +50,7 @@ SMALL = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1}
 def sample(tmp_path: Path, image: np.ndarray, plan: PromptPlan, masks: np.ndarray) -> Sample:  # noqa: F811
     Image.fromarray(image).save(tmp_path / "image.png")
     Image.fromarray(masks.astype(np.uint8)).save(tmp_path / "masks.png")
-    MaskTrajectory(np.repeat(masks[None], 5, axis=0)).save(tmp_path / "t.npz")
+    MaskTrajectory(np.repeat(masks[None], 5, axis=0), 6.0).save(tmp_path / "t.npz")
     files = (tmp_path / "image.png", tmp_path / "masks.png", tmp_path / "t.npz")
     return Sample("a", plan.prompt, image=files[0], masks=files[1], trajectory=files[2], plan=plan)
 
@@ -72,6 +72,7 @@ def test_the_librarys_own(make_pipeline: Callable[..., Any], sample: Sample) -> 
     given = OwnPipeline(make_pipeline(), "tiny", "hash", {}, ["plan", "trajectory"]).generate(sample, 1)
     assert given.trajectory is not None and sample.trajectory is not None
     assert np.array_equal(given.trajectory.ids, MaskTrajectory.load(sample.trajectory).ids)
+    assert given.fps == 6.0 and given.trajectory_given and not made.trajectory_given
     with pytest.raises(ValueError, match="expected some of"):
         OwnPipeline(make_pipeline(), "tiny", "hash", {}, ["everything"])
 

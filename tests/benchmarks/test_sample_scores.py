@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.generators import VideoFolder
+from benchmarks.generators import Made, VideoFolder
 from benchmarks.manifest import Sample, load_suite, write_manifest
 from benchmarks.motion_scores import motion_scores
 from benchmarks.sample_run import SampleRun
@@ -55,6 +55,8 @@ def test_motion_against_the_truth(tmp_path: Path) -> None:
     # The ball: 4 of 12 columns in frame 1, none from frame 2 on; the box is right throughout.
     assert values["trajectory IoU"] == pytest.approx((np.mean([4 / 12, 0, 0, 0, 0]) + 1) / 2)
     assert values["motion right"] == 0.5
+    values, problems = motion_scores(tmp_path / "a", Sample("a", "x"))
+    assert values == {} and "has no plan" in problems["trajectory IoU"], "id 1 is whatever the annotators began with"
     bare = Sample("a", "x", plan=PLAN)
     assert list(motion_scores(tmp_path / "a", bare)[0]) == ["trajectory IoU"]
     assert motion_scores(tmp_path / "nothing", sample) == ({}, {})
@@ -85,6 +87,36 @@ def run(tmp_path: Path) -> SampleRun:
     made = SampleRun(tmp_path / "out", load_suite(suite).samples, VideoFolder(videos))
     made.generate(say=lambda line: None)
     return made
+
+
+class Follower:
+    """A still picture, and the sample's true trajectory as its motion: predicted, or handed to it."""
+
+    name = "follower"
+
+    def __init__(self, given: bool) -> None:
+        self.given, self.identity = given, {"given": given}
+
+    def generate(self, sample: Sample, seed: int) -> Made:
+        assert sample.trajectory is not None
+        truth = MaskTrajectory.load(sample.trajectory)
+        frames = np.zeros((*truth.ids.shape, 3), np.uint8)
+        return Made(frames, truth.fps, truth, sample.plan, trajectory_given=self.given)
+
+    def inputs(self, sample: Sample) -> list[Path]:
+        return []
+
+
+def test_a_trajectory_that_was_given_is_not_scored(tmp_path: Path) -> None:
+    two_objects(4).save(tmp_path / "true.npz")
+    sample = Sample("a", "x", plan=PLAN, trajectory=tmp_path / "true.npz", motions=("right", "stays"))
+    found = {}
+    for given in (False, True):
+        run = SampleRun(tmp_path / str(given), [sample], Follower(given))
+        run.generate(say=lambda line: None)
+        scores = score_run(run, ScoreSettings(()), tmp_path / "features")
+        found[given] = {metric["name"]: metric["figures"][""]["value"] for metric in scores["metrics"]}
+    assert found == {False: {"motion right": 1.0, "trajectory IoU": 1.0}, True: {}}
 
 
 def test_a_metric_of_the_set_is_measured_for_each_split(
