@@ -67,7 +67,7 @@ class FewShotPlan:
             begin = time.perf_counter()
             make(pipe, "full", scene, 0, few)
             video = time.perf_counter() - begin
-        size = training_settings(self.folder, 0, True, asked).batch_size
+        size = training_settings(0, True, asked).batch_size
         job = 2 * asked.steps * size / pace + len(VARIANTS) * asked.scenes * video
         told = f"2 trainings of {asked.steps} steps, {len(VARIANTS) * asked.scenes} videos of {video:.1f} s"
         whole = format_seconds(job * len(self.jobs))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Plan:
         scenes: to score on.
         sampling: arguments of every sampling.
         folder: of the results.
+        others: settings of the table's rows that are not asked for now, and may have runs.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Plan:
     scenes: Scenes
     sampling: Mapping[str, Any]
     folder: Path
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def jobs(self) -> list[tuple[str, int]]:
@@ -93,11 +95,13 @@ class Plan:
         if row == START:
             return [*self.start, "seed=0", f"max_steps={self.start_steps}", place]
         begin = [f"host.init_from={self.run_folder(START, 0) / 'transformer'}", "host.motion_adapter=null"]
-        return [*self.common, *begin, *self.rows[row], f"seed={seed}", f"max_steps={self.steps}", place]
+        own = {**self.others, **self.rows}[row]
+        return [*self.common, *begin, *own, f"seed={seed}", f"max_steps={self.steps}", place]
 
     def described(self) -> dict[str, Any]:
         """What decides the figures, as plain values: not which rows and seeds are run, nor where."""
-        return {key: value for key, value in asdict(self).items() if key not in ("rows", "seeds", "folder", "orders")}
+        left_out = ("rows", "others", "seeds", "folder", "orders")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 def read_plan(config: DictConfig) -> Plan:
@@ -130,6 +134,7 @@ def read_plan(config: DictConfig) -> Plan:
         title=table["title"],
         host=host,
         rows={name: table["rows"][name] for name in names},
+        others={name: settings for name, settings in table["rows"].items() if name not in names},
         seeds=seeds,
         steps=int(table["steps"]),
         start_steps=int(table["start"]["steps"]),

@@ -7,10 +7,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from diffusers.utils import logging
@@ -18,9 +16,9 @@ from diffusers.utils import logging
 from benchmarks.ablation_plan import START, Plan
 from benchmarks.ablation_scores import score_scene
 from benchmarks.ablation_subject import TrainedStage
-from benchmarks.ablation_table import SETTINGS, write_tables
+from benchmarks.ablation_table import SETTINGS, decisive, write_tables
 from benchmarks.measure import Settings as SceneSettings
-from benchmarks.measure_run import rule_files
+from benchmarks.measure_run import ROOT, rule_files
 from benchmarks.report import write_report
 from benchmarks.rows import RowFile, fingerprint, plain
 from benchmarks.sheets import save_picture, strip
@@ -29,6 +27,12 @@ from stages.settings_loading import load_settings
 from stages.train import run
 from ttm.pipelines.embedded import EMBEDDED, embedded_folder
 
+RULES = (
+    *("benchmarks/ablation_scores.py", "benchmarks/ablation_subject.py"),
+    *("ttm/evaluation/tiny_features.py", "ttm/metrics/clip.py", "ttm/metrics/foreground.py"),
+    "ttm/motion/optical_flow.py",
+)
+"""The code that decides what a row says, beside that of every benchmark."""
 FINISHED = "finished.json"
 STRIPS = 4
 """How many scenes of a run get a picture."""
@@ -99,11 +103,8 @@ def scoring_fingerprint(plan: Plan) -> str:
 @lru_cache(maxsize=1)
 def _code() -> str:
     """Of the code and the networks that decide what a row says, as they are when the process begins."""
-    here, features = Path(__file__).parent, EMBEDDED.parent / "evaluation" / "tiny_features.py"
     judges = sorted((EMBEDDED / "ttm-tiny" / "segmenter").rglob("*.safetensors"))
-    return fingerprint(
-        {}, [*rule_files(), here / "ablation_scores.py", here / "ablation_subject.py", features, *judges]
-    )
+    return fingerprint({}, [*rule_files(), *(ROOT / name for name in RULES), *judges])
 
 
 def _weights(settings: Settings) -> str:
@@ -121,8 +122,7 @@ def _expect_settings(path: Path, settings: Settings) -> None:
     Raises:
         ValueError: they differ in more than where the run lies and on how many threads it runs.
     """
-    told = {"num_threads": None, "output_dir": "", "weights": _weights(settings)}
-    own: dict[str, Any] = plain(asdict(settings) | told)
+    own = decisive(settings) | {"weights": _weights(settings)}
     if not path.exists():
         write_report(path, own)
     known = {"weights": own["weights"]} | json.loads(path.read_text(encoding="utf-8"))  # older runs don't say theirs

@@ -10,8 +10,9 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.ablation_plan import START, Plan
 from benchmarks.ablation_scores import METRICS, Metric
@@ -19,6 +20,8 @@ from benchmarks.few_shot_table import spread_of
 from benchmarks.measure import Row
 from benchmarks.report import write_report
 from benchmarks.rows import plain, read_rows
+from stages.settings import Settings
+from stages.settings_loading import load_settings
 from ttm.atomic_write import written_beside
 
 SETTINGS = "ablation.json"
@@ -63,9 +66,9 @@ def run_values(rows: Sequence[Row]) -> dict[str, float | None]:
 
 def read_runs(plan: Plan, belongs_to: str) -> dict[tuple[str, int], dict[str, float | None]]:
     """The metrics of every run whose scenes all have a row; also of rows and seeds that are not asked for now, if they
-    were trained for as many steps as the table says."""
+    were trained with the settings that the table says."""
     found = {}
-    names = plan.scenes.names()
+    names, rows_known = plan.scenes.names(), {START, *plan.rows, *plan.others}
     for path in sorted(plan.folder.glob("**/rows.jsonl")):
         known = {item: row for (_, item), row in read_rows(path.parent, belongs_to).items()}
         if not set(names) <= known.keys():
@@ -73,9 +76,15 @@ def read_runs(plan: Plan, belongs_to: str) -> dict[tuple[str, int], dict[str, fl
         rows = [known[name] for name in names]
         row, seed = str(rows[0]["row"]), int(rows[0]["seed"])
         trained = json.loads((path.parent / SETTINGS).read_text(encoding="utf-8"))
-        if trained["max_steps"] == (plan.start_steps if row == START else plan.steps):
+        if row in rows_known and trained.items() >= decisive(load_settings(plan.overrides(row, seed))).items():
             found[row, seed] = run_values(rows)
     return found
+
+
+def decisive(settings: Settings) -> dict[str, Any]:
+    """A run's settings as plain values, but for where it lies and on how many threads it runs."""
+    values: dict[str, Any] = plain(asdict(settings) | {"num_threads": None, "output_dir": ""})
+    return values
 
 
 def verdicts(runs: Mapping[tuple[str, int], Values], orders: Sequence[tuple[str, str]]) -> list[Verdict]:

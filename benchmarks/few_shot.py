@@ -29,7 +29,9 @@ Rows are on the disk as they finish; the same command goes on where it was stopp
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +73,14 @@ CALLS: dict[str, dict[str, Any]] = {
     "first frame given": {},
 }
 """What each variant asks of the pipeline; "without mask" asks another model, and what is not here asks none."""
+RULES = (
+    *("benchmarks/few_shot.py", "benchmarks/few_shot_bounds.py"),
+    *("ttm/evaluation/tiny_features.py", "ttm/metrics/clip.py", "ttm/metrics/foreground.py"),
+)
+"""The code that decides what a row says, beside that of every benchmark."""
 BASE_PARTS = ("unet", "motion_adapter", "controlnet", "vae", "text_encoder")
 ADDED = ("output", "patterns", "variants", "seeds", "scenes")
 """Arguments that only add rows; any other makes rows that don't belong to those before."""
-LEARNT_WITH = (
-    "clips", "steps", "batch_size", "lr", "optimizer", "weighting", "vary_colours", "precision", "size", "num_frames",
-)  # fmt: skip
-"""Arguments that decide a training, beside the base."""
 
 
 class Scores:
@@ -128,20 +131,26 @@ def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -
         KeyboardInterrupt: the training was told to stop.
     """
     name = pattern.replace(" ", "-")
-    decisive = {name: getattr(arguments, name) for name in LEARNT_WITH}
-    trained = arguments.output / f"trained-{fingerprint(decisive, base_files(arguments))[:8]}"
-    folder = trained / f"{name}-{seed}{'' if masks else '-without-mask'}"
     scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
     clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
-    if not run(training_settings(folder, seed, masks, arguments), clips).complete:
+    settings = training_settings(seed, masks, arguments)
+    decisive = {"settings": asdict(settings), "clips": [_digest(clip) for clip in clips]}
+    trained = arguments.output / f"trained-{fingerprint(decisive, base_files(arguments))[:8]}"
+    folder = trained / f"{name}-{seed}{'' if masks else '-without-mask'}"
+    settings.output_dir = settings.data.clips.folder = str(folder)
+    if not run(settings, clips).complete:
         raise KeyboardInterrupt("stopped; the same command goes on")
     pipe = FewShotPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.Namespace) -> Settings:
-    """The settings of ``python -m stages.few_shot`` of one training."""
+def _digest(clip: Clip) -> str:
+    return hashlib.sha256(clip.frames.tobytes() + clip.ids.tobytes() + clip.prompt.encode()).hexdigest()
+
+
+def training_settings(seed: int, masks: bool, arguments: argparse.Namespace) -> Settings:
+    """The settings of ``python -m stages.few_shot`` of one training, but for its folders."""
     changes = [
         f"seed={seed}", f"max_steps={arguments.steps}", f"batch_size={arguments.batch_size}",
         f"data.clips.vary_colours={arguments.vary_colours}",
@@ -152,7 +161,7 @@ def training_settings(folder: Path, seed: int, masks: bool, arguments: argparse.
         f"data.clips.height={arguments.size}", f"data.clips.width={arguments.size}", "export_dtype=float32",
         f"checkpoint_every={max(1, arguments.steps // 2)}", "keep_checkpoints=1",
     ]  # fmt: skip
-    return read_arguments([str(folder), "--base", arguments.base, "-o", str(folder), *changes])
+    return read_arguments(["no folder", "--base", arguments.base, "-o", "no folder", *changes])
 
 
 def sampling_of(pipe: FewShotPipeline, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -214,9 +223,9 @@ def measure(
         if (variant, number) not in missing:
             continue
         row = scores(frames, scenes[number])
-        told = {"pattern": pattern, "seed": seed, "variant": variant, "prompt": scenes[number].plan.prompt}
+        told = {"pattern": pattern, "seed": seed, "scene": number, "variant": variant}
         item = _item(pattern, seed, variant, number)
-        rows.add("table", item, told | row)
+        rows.add("table", item, told | {"prompt": scenes[number].plan.prompt} | row)
         print(f"{item}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()), flush=True)
     if drawn:
         times = np.linspace(0, arguments.num_frames - 1, 6).round().astype(int)
@@ -267,7 +276,7 @@ def read_command_line(words: Sequence[str] | None = None, page: str | None = __d
 def belonging(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """What decides the rows, as plain values, and its fingerprint."""
     described = {k: v for k, v in vars(arguments).items() if k not in ADDED}
-    return described, fingerprint(described, [Path(__file__), *decisive_files(arguments)])
+    return described, fingerprint(described, decisive_files(arguments))
 
 
 def base_files(arguments: argparse.Namespace) -> list[Path]:
@@ -279,8 +288,8 @@ def base_files(arguments: argparse.Namespace) -> list[Path]:
 def decisive_files(arguments: argparse.Namespace) -> list[Path]:
     """The weights and the code that decide what a row says."""
     segmenter = sorted((EMBEDDED / "ttm-tiny" / "segmenter").rglob("*.safetensors"))
-    metrics = [ROOT / "ttm" / "metrics" / f"{name}.py" for name in ("clip", "foreground")]
-    return [*base_files(arguments), *segmenter, *metrics, *rule_files()]
+    code = [ROOT / name for name in RULES]
+    return [*base_files(arguments), *segmenter, *code, *rule_files()]
 
 
 def run_part(arguments: argparse.Namespace, pattern: str, seed: int) -> None:

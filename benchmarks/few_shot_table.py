@@ -39,19 +39,36 @@ def spread_of(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def compared(rows: Sequence[Row], first: str, second: str, figure: str) -> tuple[float, float, int]:
+    """Means of two variants over the parts, and their number; of scenes alone that have a figure of both."""
+    scenes = [
+        {_scene(row) for row in rows if row["variant"] == variant and row[figure] is not None}
+        for variant in (first, second)
+    ]
+    both = [row for row in rows if _scene(row) in scenes[0] & scenes[1]]
+    (low, _, count), (high, _, _) = (spread(both, variant, figure) for variant in (first, second))
+    return low, high, count
+
+
+def _scene(row: Row) -> tuple[str, int, int]:
+    return row["pattern"], row["seed"], row["scene"]
+
+
 def orders(rows: Sequence[Row]) -> list[str]:
     """One sentence for each neighbouring pair of the paper's order and each figure: does it hold."""
     said = []
     for figure in FIGURES[:3]:
         for worse, better in zip(ABLATIONS, ABLATIONS[1:], strict=False):
-            (low, _, count), (high, _, other) = (spread(rows, variant, figure) for variant in (worse, better))
-            if count and other:
+            low, high, count = compared(rows, worse, better, figure)
+            if count:
                 verdict = "holds" if low < high else "DOES NOT HOLD"
-                said.append(f"{figure}: {worse} < {better} {verdict} ({low:.3f}, {high:.3f})")
-    full, reference = (spread(rows, variant, "IoU-tiny")[0] for variant in ("full", "round trip"))
-    if reference > 0 and full >= 0:  # neither is NaN: there are rows of both
+                said.append(f"{figure}: {worse} < {better} {verdict} ({low:.3f}, {high:.3f}) over {count} parts")
+    full, reference, count = compared(rows, "full", "round trip", "IoU-tiny")
+    if count and reference > 0:
         reached = "reached" if full >= GOAL * reference else "NOT REACHED"
-        said.append(f"full: {full / reference:.0%} of the round trip's IoU; goal {GOAL:.0%}: {reached}")
+        said.append(
+            f"full: {full / reference:.0%} of the round trip's IoU over {count} parts; goal {GOAL:.0%}: {reached}"
+        )
     return said
 
 

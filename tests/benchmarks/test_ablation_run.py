@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -17,9 +18,13 @@ from safetensors.torch import load_file, save_file
 from benchmarks.ablate import CONFIGS
 from benchmarks.ablation_cost import measure_cost, told
 from benchmarks.ablation_plan import START, Plan, Scenes
-from benchmarks.ablation_run import run_job, scoring_fingerprint
+from benchmarks.ablation_run import run_job, scene_settings, scoring_fingerprint
+from benchmarks.ablation_subject import TrainedStage
 from benchmarks.ablation_table import read_runs
+from benchmarks.measures.local_prompts import swapped
 from benchmarks.rows import read_rows
+from benchmarks.scenes import pair_scene
+from stages.settings_loading import load_settings
 from ttm.pipelines.embedded import embedded_folder
 
 SIZES = {
@@ -103,9 +108,16 @@ def test_every_row_begins_with_the_start(whole: Plan) -> None:
 
 
 def test_what_sees_no_local_prompt_is_not_changed_by_a_swap(whole: Plan) -> None:
-    for row in ("ti2v", "none"):
+    scene = pair_scene(scene_settings(whole, load_settings(whole.overrides("both", 0))), "pair-000").scene
+    changed = {}
+    for row in ("ti2v", "none", "both"):
+        stage = TrainedStage(load_settings(whole.overrides(row, 0)), whole.sampling)
+        made, again = (stage.render(scene, plan, 3) for plan in (scene.plan, swapped(scene.plan)))
+        changed[row] = not np.array_equal(made, again)
+        assert stage.reads_local_prompts == changed[row]
         values = rows_of(whole, row)["scene", "pair-000"]
-        assert values["swapped"] == values["as_asked"]
+        assert changed[row] or values["swapped"] == values["as_asked"]
+    assert changed == {"ti2v": False, "none": False, "both": True}
 
 
 def test_a_run_that_was_killed_ends_with_equal_rows(whole: Plan, tmp_path: Path) -> None:
@@ -130,9 +142,11 @@ def test_a_folder_of_other_settings_is_refused(whole: Plan) -> None:
     other = dataclasses.replace(whole, steps=3)
     with pytest.raises(ValueError, match=r"other settings or weights \(max_steps\)"):
         run_job(other, "both", 0)
-    assert read_runs(whole, scoring_fingerprint(whole)) and not [
-        run for run in read_runs(other, scoring_fingerprint(other)) if run[0] != START
-    ], "runs of other steps are in no table that says so"
+    faster = dataclasses.replace(whole, common=[*whole.common, "optimizer.lr=1e-3"])
+    assert read_runs(whole, scoring_fingerprint(whole))
+    for plan in (other, faster):
+        found = read_runs(plan, scoring_fingerprint(plan))
+        assert set(found) == {(START, 0)}, "runs of other settings are in no table that says so"
     assert json.loads((whole.run_folder("both", 0) / "finished.json").read_text())["seconds"] > 0
 
 
