@@ -32,7 +32,8 @@ RULES = (
     *("benchmarks/measures", "benchmarks/counterfactual.py", "benchmarks/detection.py", "benchmarks/measure.py"),
     *("benchmarks/pipeline_subject.py", "benchmarks/scenes.py", "benchmarks/subject.py"),
     *("ttm/metrics/appearance.py", "ttm/metrics/displacement.py", "ttm/metrics/mask_iou.py", "ttm/metrics/psnr.py"),
-    *("ttm/metrics/rendered_objects.py", "ttm/data/synthetic.py", "ttm/data/sprites.py"),
+    *("ttm/metrics/rendered_objects.py", "ttm/data/motion_patterns.py", "ttm/data/sa_v.py", "ttm/data/sprites.py"),
+    *("ttm/data/synthetic.py", "ttm/motion/mask_trajectory.py", "ttm/motion/resize_ids.py"),
 )
 """The code that decides what a row says: rows of other rules don't count. A test holds that nothing is missing."""
 _PACKAGES = ("torch", "diffusers", "transformers", "numpy", "sam2", "open_clip_torch")
@@ -162,8 +163,22 @@ def write_sheet(folder: Path, measures: Sequence[Measure]) -> bool:
     return bool(strips)
 
 
+def _refuse_settings_of_samples(config: DictConfig) -> None:
+    """What only suites of samples read would be left out without a word."""
+    given = [name for name in ("videos", "name", "limit", "retry", "overwrite", "compare") if config[name]]
+    nested = {f"clip.{name}": value for name, value in config.clip.items()}
+    nested |= {f"score.{name}": config.score[name] for name in ("metrics", "features")}
+    given += [name for name, value in nested.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{given[0]} has no part in suite={config.suite.name}, which measures a model on scenes of its own;"
+            " expected a suite of samples beside it, suite=FOLDER."
+        )
+
+
 def benchmark_measures(config: DictConfig) -> int:
     """Run what a configuration asks for; 0 when it ran to its end (whatever the figures say)."""
+    _refuse_settings_of_samples(config)
     names = None if config.measures is None else [str(name) for name in config.measures]
     measures = choose(config.suite.name, names)
     from benchmarks.pipeline_subject import load_subject, weight_files  # after hydra: it imports sam2
@@ -172,7 +187,7 @@ def benchmark_measures(config: DictConfig) -> int:
     assert isinstance(sampling, dict)
     started = time.perf_counter()
     device = local_device(str(config.device))
-    subject = load_subject(str(config.model), device, {str(k): v for k, v in sampling.items()})
+    subject = load_subject(str(config.model), device, str(config.dtype), {str(k): v for k, v in sampling.items()})
     loaded = time.perf_counter() - started
     if len(set(subject.size)) > 1:
         height, width = subject.size
@@ -181,7 +196,7 @@ def benchmark_measures(config: DictConfig) -> int:
         )
     settings = read_settings(config, subject.size[0], subject.num_frames)
     described: dict[str, Any] = plain(
-        asdict(settings) | {"real_data": None, "sampling": sampling, "model": subject.name}
+        asdict(settings) | {"real_data": None, "sampling": sampling, "model": subject.name, "dtype": str(config.dtype)}
     )
     # What a measure says does not depend on which others run: ``measures`` is no part of the fingerprint.
     belongs_to = fingerprint(described, [*weight_files(subject.pipe), *rule_files()])

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from benchmarks.subject import Generated, Pixels, Size
 from ttm.models.masked_attention import object_token_mask, token_owner
@@ -23,6 +25,7 @@ from ttm.pipelines.conditioning import trajectory_coverage
 from ttm.pipelines.embedded import embedded_folder
 from ttm.pipelines.inputs import fit_ids, fit_image, to_model, to_uint8
 
+DTYPES = ("float32", "bfloat16", "float16")
 REMEMBERED = 256
 """Clips whose round trip is kept: about 200 MB at 17 x 128 x 128."""
 
@@ -110,25 +113,51 @@ class PipelineSubject:
         return fit_ids(ids, *(size or self.size))
 
 
-def load_subject(model: str, device: str, sampling: dict[str, Any]) -> PipelineSubject:
-    """Open a pipeline: "ttm-tiny", a folder, or a Hub id."""
+def load_subject(model: str, device: str, dtype: str, sampling: dict[str, Any]) -> PipelineSubject:
+    """Open a pipeline: "ttm-tiny", a folder, or a Hub id.
+
+    Raises:
+        ValueError: no such pipeline or precision.
+    """
     from ttm import Pipeline
 
-    pipe = Pipeline.from_pretrained(model)
+    pipe = Pipeline.from_pretrained(model, dtype=read_dtype(dtype))
     if device != "cpu":
         pipe = pipe.to(device)
     return PipelineSubject(pipe, model, sampling)
 
 
+def read_dtype(name: str) -> torch.dtype:
+    """The precision of a ``dtype=`` setting, or ValueError."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}; expected one of {', '.join(DTYPES)}.")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 def weight_files(pipe: Any) -> list[Path]:
-    """The files that a pipeline was loaded from, as far as they lie on this machine."""
+    """The files that a pipeline was loaded from: embedded, in a folder, or in the Hub's cache."""
     files: list[Path] = []
     for name in ("_name_or_path", "segmenter_from"):
         source = str(pipe.config.get(name) or "")
         folder = embedded_folder(source) or Path(source or "no model")
+        if not folder.is_dir():
+            folder = _cached(source) or folder
         if folder.is_dir():
             files += [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file()]
     return files
+
+
+def _cached(source: str) -> Path | None:
+    """Where the Hub's cache keeps the newest revision of a repository that was loaded from it."""
+    for name in ("model_index.json", "config.json"):
+        try:
+            found = try_to_load_from_cache(source, name)
+        except HFValidationError:  # no name of a repository
+            return None
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -24,7 +24,7 @@ from benchmarks.generators import Generator, OwnPipeline, VideoFolder, weights_h
 from benchmarks.manifest import NAMES, Sample, SampleSuite, load_suite
 from benchmarks.measure import Settings
 from benchmarks.measure_run import package_versions
-from benchmarks.pipeline_subject import weight_files
+from benchmarks.pipeline_subject import read_dtype, weight_files
 from benchmarks.report import write_report
 from benchmarks.rows import plain
 from benchmarks.run_page import write_pages
@@ -138,12 +138,10 @@ def _open_pipeline(config: DictConfig) -> tuple[Generator, str]:
     """A baseline, or a pipeline of our own."""
     sampling: Any = OmegaConf.to_container(config.sampling, resolve=True)
     sampling |= OmegaConf.to_container(config.clip, resolve=True)
-    device = local_device(str(config.device))
+    device, dtype = local_device(str(config.device)), read_dtype(str(config.dtype))
     if (found := find_baseline(str(config.model))) is not None:
         baseline, weights = found
         return load_baseline(baseline, weights, sampling, device, str(config.dtype)), baseline.note
-    import torch
-
     from ttm import Pipeline
 
     kind, _, rest = str(config.model).partition(":")
@@ -153,7 +151,7 @@ def _open_pipeline(config: DictConfig) -> tuple[Generator, str]:
         return load_few_shot(
             Path(source), name, sampling, device, str(config.dtype)
         ), "follows the suite's trajectories"
-    pipe = Pipeline.from_pretrained(source, dtype=getattr(torch, str(config.dtype))).to(device)
+    pipe = Pipeline.from_pretrained(source, dtype=dtype).to(device)
     files = weight_files(pipe)
     weights = weights_hash(files) if files else source
     if kind == "ti2v":

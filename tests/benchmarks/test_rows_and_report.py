@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import ablation_run, few_shot
 from benchmarks.measure import (
     Figure,
     Measure,
@@ -23,7 +24,7 @@ from benchmarks.measure import (
     share_figure,
 )
 from benchmarks.measure_page import write_measure_page
-from benchmarks.measure_run import ROOT, RULES, run_measures, write_sheet
+from benchmarks.measure_run import ROOT, rule_files, run_measures, write_sheet
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.report import format_table, write_report
 from benchmarks.rows import RowFile, fingerprint, plain, read_rows
@@ -78,18 +79,34 @@ def test_three_parts_give_what_one_gives(tmp_path: Path, capsys: pytest.CaptureF
     assert len(read_rows(tmp_path, "same")) == 4 and not read_rows(tmp_path, "other")
 
 
-def test_the_rules_of_the_fingerprint_are_complete() -> None:
-    """Whatever a measure imports from these rooms decides what its rows say."""
-    places = [ROOT / name for name in RULES]
-    files = [path for place in places for path in ([place] if place.is_file() else place.glob("*.py"))]
-    rooms = ("benchmarks", "ttm.metrics", "ttm.data.synthetic", "ttm.data.sprites")
-    imported = set()
+ROOMS = ("ttm.metrics", "ttm.data", "ttm.motion", "ttm.evaluation")
+DECIDE_NOTHING = {
+    *("ttm/data/clip_folder.py", "ttm/metrics/scoring.py"),  # what holds a clip's frames
+    *("ttm/metrics/features.py", "ttm/metrics/weights.py"),  # features that are kept, weights that are found
+}
+
+
+def imported(files: list[Path], rooms: tuple[str, ...]) -> set[str]:
+    """Files of these rooms that others import, by their place in the repository."""
+    found = set()
     for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(rooms):
                 modules = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
-                imported |= {ROOT / (module.replace(".", "/") + ".py") for module in modules}
-    assert {path for path in imported if path.is_file()} <= set(files)
+                found |= {module.replace(".", "/") + ".py" for module in modules}
+    return {name for name in found if (ROOT / name).is_file()}
+
+
+def test_the_rules_of_the_fingerprint_are_complete() -> None:
+    """Whatever a measure imports from these rooms decides what its rows say."""
+    files = rule_files()
+    assert imported(files, ("benchmarks", *ROOMS)) <= {str(path.relative_to(ROOT)) for path in files}
+
+
+@pytest.mark.parametrize("rules", [few_shot.RULES, ablation_run.RULES])
+def test_the_rules_of_a_table_are_complete(rules: tuple[str, ...]) -> None:
+    known = {*rules, *(str(path.relative_to(ROOT)) for path in rule_files()), *DECIDE_NOTHING}
+    assert imported([ROOT / name for name in rules], ROOMS) <= known
 
 
 def test_rows_of_other_weights_are_set_aside(tmp_path: Path) -> None:
