@@ -16,17 +16,25 @@ from stages.train import run
 FILES = sorted((CONFIG_DIR / "launch").glob("*.yaml"))
 
 
-def _command(path: Path) -> list[str]:
-    """The arguments of accelerate launch that the head of a launch file names."""
-    head = "".join(line[1:] for line in path.read_text().splitlines() if line.startswith("#"))
-    words = re.sub(r"\\", " ", head).partition("accelerate launch")[2].split()
-    return [{"R": "1", "ADDRESS": "10.0.0.1"}.get(word, word) for word in words]
+PAGES = [CONFIG_DIR.parent / name for name in ("README.md", "docs/training_cluster.md")]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_launch_file_and_its_command_fit_together(path: Path) -> None:
-    found = launch_command_parser().parse_args(_command(path))
-    assert found.module and found.training_script == "stages.train" and path.match(found.config_file)
+def _commands() -> list[list[str]]:
+    """The arguments of every accelerate launch that the head of a launch file, or a page, names."""
+    heads = ["\n".join(line[1:] for line in path.read_text().splitlines() if line.startswith("#")) for path in FILES]
+    found = []
+    for text in [*heads, *(page.read_text() for page in PAGES)]:
+        for command in re.findall(r"^ +accelerate launch(.*)$", re.sub(r"\\ *\n", " ", text), re.MULTILINE):
+            words = command.partition(" #")[0].split()
+            found.append([{"R": "1", "ADDRESS": "10.0.0.1"}.get(word, word) for word in words])
+    return found
+
+
+@pytest.mark.parametrize("command", _commands(), ids=" ".join)
+def test_a_launch_file_and_its_command_fit_together(command: list[str]) -> None:
+    found = launch_command_parser().parse_args(command)
+    (path,) = [path for path in FILES if path.match(found.config_file)]
+    assert found.module and found.training_script == "stages.train"
     launch = load_config_from_file(str(path))
     assert launch.mixed_precision == "bf16" and launch.num_processes % launch.num_machines == 0
     assert launch.distributed_type.value == ("NO" if launch.num_processes == 1 else "MULTI_GPU")
@@ -41,6 +49,9 @@ def test_a_launch_file_and_its_command_fit_together(path: Path) -> None:
 
 
 def test_every_size_of_host_has_a_launch_file() -> None:
+    assert {Path(command[command.index("--config_file") + 1]) for command in _commands()} == {
+        path.relative_to(CONFIG_DIR.parent) for path in FILES
+    }
     assert {path.stem for path in FILES} == {"one_gpu", "wan_1_3b", "wan_5b", "wan_14b_lora", "wan_14b"}
 
 
