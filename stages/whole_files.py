@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages.processes import Alone, Processes, together
+
+_LEFTOVER = re.compile(
+    r"\.(?:transformer|scheduler|adapter|step-\d{8}|begun_with\.json)\.(\d+)\.(?:part|old)"
+    r"|\.few_shot\.(\d+)(?:[._-][0-9a-f]+)?\.part\.(?:json|safetensors)"  # of ttm.atomic_write
+    r"|\.write-(\d+)\.part"
+    r"|\.step-\d{8}\.old"
+)
+"""What a run writes beside its results and checkpoints before it renames it, with the number of the process that did.
+Whatever else is hidden there is the user's own."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -141,11 +151,12 @@ def read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left beside (``.name.PID.part``, ``.old``); a living one's files stay."""
-    for path in [*folder.glob(".*.part"), *folder.glob(".*.old")]:
-        owner = path.name.rsplit(".", 2)[-2]
-        if not (owner.isdigit() and int(owner) != os.getpid() and Path(f"/proc/{owner}").exists()):
-            remove_quietly(path)
+    """Remove what killed runs left beside (see ``_LEFTOVER``); a living process's files, and all others, stay."""
+    for path in list(folder.glob(".*")):
+        if found := _LEFTOVER.fullmatch(path.name):
+            owner = next(filter(None, found.groups()), None)
+            if owner is None or int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists():
+                remove_quietly(path)
 
 
 def prepare_output(folder: Path, checkpoint_bytes: int = 0, count: int = 0) -> None:

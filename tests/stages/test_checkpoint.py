@@ -153,7 +153,17 @@ def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_living_process_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / f".a.{os.getppid()}.part").write_text("")
-    (tmp_path / ".b.999999999.part").write_text("")
+    (tmp_path / f".adapter.{os.getppid()}.part").write_text("")
+    (tmp_path / ".transformer.999999999.part").write_text("")
     remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [f".a.{os.getppid()}.part"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".adapter.{os.getppid()}.part"]
+
+
+def test_leftovers_are_removed_and_nothing_of_the_user(tmp_path: Path) -> None:
+    own = [".venv.old", ".bashrc.old", ".env.part", ".backup.2024.old", ".transformer.old", ".write.part", ".git"]
+    left = [".few_shot.999999999.part.json", ".few_shot.999999999.0a1b2c3d.part.safetensors", ".step-00000002.old",
+            ".step-00000004.999999999.old", ".begun_with.json.999999999.part", ".write-999999999.part"]  # fmt: skip
+    for name in [*own, *left]:
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(own)
