@@ -28,7 +28,7 @@ from tools.prepare.draft import Rejected
 from tools.prepare.sources import Source
 from tools.prepare.windows import Window
 from ttm.atomic_write import written_beside
-from ttm.data.clip_manifest import REJECTS, ClipFolderManifest, ClipRow
+from ttm.data.clip_manifest import MANIFEST, REJECTS, ClipFolderManifest, ClipRow
 from ttm.data.prepared_clips import (
     PreparedClip,
     clip_from_members,
@@ -76,11 +76,16 @@ class Work:
         """Note what is prepared here.
 
         Raises:
-            ValueError: something else was begun here.
+            ValueError: something else was begun here, or it is finished and its ``work`` was removed.
         """
         path = self.folder / "settings.json"
         told = json.loads(json.dumps(settings))
         if not path.exists():
+            if finished := sorted([*self.out.glob(MANIFEST), *self.out.glob("shard-*.tar")]):
+                raise ValueError(
+                    f"{self.out} holds {finished[0].name} of a finished preparation, without the work folder that it"
+                    " would go on from; expected a new folder."
+                )
             _write_text(path, json.dumps(told, indent=1) + "\n")
             return
         begun = json.loads(path.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import shutil
 import subprocess
 import sys
 import wave
@@ -171,6 +172,21 @@ def test_other_settings_need_another_folder(tmp_path: Path, videos: Path, small_
         run(videos, videos / "out", small_clips)
     with Work(tmp_path / "out").alone(), pytest.raises(ValueError, match="Another run is at work"):
         run(videos, tmp_path / "out", small_clips)
+
+
+@pytest.mark.parametrize("left", [MANIFEST, "shard-00000.tar"])
+def test_a_finished_folder_without_its_state_is_not_written_over(
+    tmp_path: Path, videos: Path, small_clips: ClipSettings, left: str
+) -> None:
+    out = tmp_path / "out"
+    run(videos, out, small_clips)
+    shutil.rmtree(out / "work")  # as docs/preparing_data.md allows
+    for name in results(out).keys() - {left}:
+        (out / name).unlink()
+    before = results(out)
+    with pytest.raises(ValueError, match=f"out holds {left} .*expected a new folder"):
+        run(videos, out, small_clips)
+    assert results(out) == before
 
 
 def sound(path: Path) -> None:
