@@ -19,7 +19,6 @@ from tools.prepare.models import Models, StageError, check_shapes, load_encoder
 from tools.prepare.settings import ClipSettings, ModelSettings
 from tools.prepare.sources import Source, find_sources
 from tools.prepare.steps import Reading, Watch, cut_source, finish_clip, read_drafts
-from tools.prepare.windows import Window
 from tools.prepare.work import Entry, Work
 
 SOURCES_A_BATCH = 4096
@@ -71,14 +70,10 @@ class Kept:
     rejected: Rejected | None = None
 
 
-Cut = tuple[Source, list[Window], str]
-"""A source, its clips, and why it has none."""
-
-
 class Runner(Protocol):
     """Where the stages run. What a dying worker took along may be missing from what they give."""
 
-    def cut(self, job: Job, sources: Sequence[Source]) -> Iterator[Cut | Stopped]:
+    def cut(self, job: Job, sources: Sequence[Source]) -> Iterator[Entry | Stopped]:
         """Cut sources, in any order."""
         ...
 
@@ -90,7 +85,7 @@ class Runner(Protocol):
 class InProcess:
     """Everything in this process, one clip after the other."""
 
-    def cut(self, job: Job, sources: Sequence[Source]) -> Iterator[Cut | Stopped]:
+    def cut(self, job: Job, sources: Sequence[Source]) -> Iterator[Entry | Stopped]:
         """See :class:`Runner`."""
         return (cut_one(job, source) for source in sources)
 
@@ -102,10 +97,10 @@ class InProcess:
                 yield keep(job, with_models(job, models, item))
 
 
-def cut_one(job: Job, source: Source) -> Cut | Stopped:
+def cut_one(job: Job, source: Source) -> Entry | Stopped:
     """Cut one source."""
     try:
-        return source, *cut_source(job.folder, source, job.clips, job.watch)
+        return cut_source(job.folder, source, job.clips, job.watch)
     except OSError as error:
         return Stopped(str(error))
 
@@ -172,6 +167,7 @@ def prepare(
             all fail.
         OSError: a folder that can't be written.
         CannotGoOn: a full disk, or the like: the same command goes on when there is room.
+        RuntimeError: all clips of a batch met errors that nothing about them explains; the next run tries them again.
     """
     runner, folder, out = runner or InProcess(), folder.resolve(), out.resolve()
     if out == folder or out.is_relative_to(folder):
@@ -180,28 +176,32 @@ def prepare(
     work = Work(out)
     with work.alone():
         work.claim(identity)
-        _prepare_all(work, Job(folder, out, clips, models), sources, runner, say, sources_a_batch)
+        failed = _prepare_all(work, Job(folder, out, clips, models), sources, runner, say, sources_a_batch)
         manifest, left_out = work.finish()
+    if failed:
+        raise RuntimeError(f"{failed}. The same command tries them again.")
     return len(manifest), len(left_out)
 
 
 def _prepare_all(
     work: Work, job: Job, sources: Sequence[Source], runner: Runner, say: Callable[[str], None], sources_a_batch: int
-) -> None:
-    """First what an earlier run has begun, then what is new."""
+) -> str:
+    """First what an earlier run has begun, then what is new; returns as :func:`_prepare_batch` does."""
+    failed = ""
     busy = job.watch.folder
     shutil.rmtree(busy, ignore_errors=True)
     busy.mkdir()
     for path in work.catalogues():
-        _prepare_batch(work, job, work.entries(path), runner, say)
+        failed = _prepare_batch(work, job, work.entries(path), runner, say) or failed
     known = work.known_sources()
     new = [source for source in sources if source.name not in known]
     for first in range(0, len(new), sources_a_batch):
         batch = new[first : first + sources_a_batch]
         path = work.catalogue(_cut_all(job, batch, runner), job.clips.clips_per_shard)
         say(f"prepare: {len(known) + first + len(batch)} of {len(known) + len(new)} sources cut")
-        _prepare_batch(work, job, work.entries(path), runner, say)
+        failed = _prepare_batch(work, job, work.entries(path), runner, say) or failed
     shutil.rmtree(busy, ignore_errors=True)
+    return failed
 
 
 def _identity(clips: ClipSettings, models: ModelSettings) -> dict[str, Any]:
@@ -214,15 +214,15 @@ def _identity(clips: ClipSettings, models: ModelSettings) -> dict[str, Any]:
     return {**clips.to_dict(), **named, "encoder": encoder}
 
 
-def _cut_all(job: Job, batch: Sequence[Source], runner: Runner) -> list[Cut]:
+def _cut_all(job: Job, batch: Sequence[Source], runner: Runner) -> list[Entry]:
     """Every source of a batch, cut, in the order of names."""
-    done: dict[str, Cut] = {}
+    done: dict[str, Entry] = {}
     while missing := [source for source in batch if source.name not in done]:
         before = len(done)
         for found in runner.cut(job, missing):
             if isinstance(found, Stopped):
                 raise CannotGoOn(found)
-            done[found[0].name] = found
+            done[found.source.name] = found
         _expect_progress(len(done) - before, len(missing), "sources")
     return [done[source.name] for source in batch]
 
@@ -233,12 +233,18 @@ def _expect_progress(came: int, asked: int, what: str) -> None:
         raise RuntimeError(f"None of {asked} {what} came back; expected some. The workers' logs say why.")
 
 
-def _prepare_batch(work: Work, job: Job, entries: list[Entry], runner: Runner, say: Callable[[str], None]) -> None:
+def _prepare_batch(work: Work, job: Job, entries: list[Entry], runner: Runner, say: Callable[[str], None]) -> str:
+    """Prepare what is missing of a batch; returns how its clips failed, if all did by what nothing about them explains.
+
+    Those of an earlier run that failed so are tried again, and may fail again without ending the run.
+    """
     members: dict[str, list[str]] = {}
     for window in (window for entry in entries for window in entry.windows):
         members.setdefault(window.shard, []).append(window.clip_id)
+    again = set[str]().union(*map(work.reopen, members))
     left = {shard: set(ids) - work.begun(shard) for shard, ids in members.items() if not work.is_packed(shard)}
-    tally = _Tally(work, members, left, say)
+    untouched = left == {shard: set(ids) for shard, ids in members.items()}
+    tally = _Tally(work, members, left, again, say)
     tally.pack_complete(left)
     while readings := _readings(entries, left):
         before = tally.taken
@@ -247,6 +253,9 @@ def _prepare_batch(work: Work, job: Job, entries: list[Entry], runner: Runner, s
         _expect_progress(tally.taken - before, sum(len(reading.windows) for reading in readings), "clips")
         tally.pack_complete(left)
     work.clear_records(members)
+    if tally.taken and tally.hopeless and untouched:
+        return f"All {tally.taken} clips of a batch failed, the last of them by {tally.told}"
+    return ""
 
 
 def _readings(entries: list[Entry], left: dict[str, set[str]]) -> list[Reading]:
@@ -260,14 +269,23 @@ def _readings(entries: list[Entry], left: dict[str, set[str]]) -> list[Reading]:
 
 
 class _Tally:
-    """Counts what comes back, and packs each shard when its last clip has come."""
+    """Counts what comes back, and packs each shard when its last clip has come.
+
+    ``again`` are the clips that failed in an earlier run already: that they fail once more says nothing of the others.
+    """
 
     def __init__(
-        self, work: Work, members: dict[str, list[str]], left: dict[str, set[str]], say: Callable[[str], None]
+        self,
+        work: Work,
+        members: dict[str, list[str]],
+        left: dict[str, set[str]],
+        again: set[str],
+        say: Callable[[str], None],
     ) -> None:
-        self.work, self.members, self.left, self.say = work, members, left, say
-        self.taken = 0
+        self.work, self.members, self.left, self.again, self.say = work, members, left, again, say
+        self.taken = self.failed = 0
         self.hopeless = True
+        self.told = ""
 
     def take(self, kept: Kept | Stopped) -> None:
         """One clip is done.
@@ -279,10 +297,13 @@ class _Tally:
         if isinstance(kept, Stopped):
             raise CannotGoOn(kept)
         self.taken += 1
-        self.hopeless = self.hopeless and kept.rejected is not None and kept.rejected.unexpected
-        if self.hopeless and self.taken == HOPELESS and kept.rejected is not None:
-            told = f"{kept.rejected.stage}: {kept.rejected.reason}"
-            raise ValueError(f"The first {HOPELESS} clips all failed, the last of them by {told}")
+        if kept.rejected is None or not kept.rejected.unexpected:
+            self.hopeless = False
+        else:
+            self.told = f"{kept.rejected.stage}: {kept.rejected.reason}"
+            self.failed += kept.clip_id not in self.again
+        if self.hopeless and self.failed == HOPELESS:
+            raise ValueError(f"The first {HOPELESS} clips all failed, the last of them by {self.told}")
         if kept.shard in self.left:  # a worker that dies after its last clip may have it done twice
             self.left[kept.shard].discard(kept.clip_id)
             if not self.hopeless:

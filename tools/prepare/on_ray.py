@@ -16,12 +16,12 @@ from functools import lru_cache, partial
 from typing import Any
 
 from tools.prepare.draft import Draft, Rejected, Stopped, from_row, to_row
-from tools.prepare.flow import Cut, Job, Kept, cut_one, keep, with_models
+from tools.prepare.flow import Job, Kept, cut_one, keep, with_models
 from tools.prepare.models import Models
 from tools.prepare.settings import ClipSettings, ModelSettings
 from tools.prepare.sources import Source
 from tools.prepare.steps import Reading, read_drafts
-from tools.prepare.windows import Window
+from tools.prepare.work import Entry
 
 _BLOCK = 64 << 20
 """Bytes of clips that travel together."""
@@ -95,7 +95,7 @@ class OnRay:
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.model_workers = model_workers or max(1, self.gpus)
 
-    def cut(self, job: Job, sources: Sequence[Source]) -> Iterator[Cut | Stopped]:
+    def cut(self, job: Job, sources: Sequence[Source]) -> Iterator[Entry | Stopped]:
         """See :class:`~tools.prepare.flow.Runner`."""
         rows = [{"source": json.dumps(source.to_dict())} for source in sources]
         for row in _dataset(rows).map(_cut_row, fn_kwargs={"job": job}).iter_rows():
@@ -103,8 +103,7 @@ class OnRay:
             if "stopped" in found:
                 yield Stopped(found["stopped"])
             else:
-                windows = [Window.from_dict(each) for each in found["windows"]]
-                yield Source.from_dict(found["source"]), windows, found["rejected"]
+                yield Entry.from_dict(found)
 
     def prepare(self, job: Job, readings: Sequence[Reading]) -> Iterator[Kept | Stopped]:
         """See :class:`~tools.prepare.flow.Runner`."""
@@ -151,9 +150,7 @@ def _cut(row: Row, job: Job) -> Row:
     found = cut_one(job, Source.from_dict(json.loads(row["source"])))
     if isinstance(found, Stopped):
         return {"cut": json.dumps({"stopped": found.reason})}
-    source, windows, rejected = found
-    told = {"source": source.to_dict(), "windows": [each.to_dict() for each in windows], "rejected": rejected}
-    return {"cut": json.dumps(told)}
+    return {"cut": json.dumps(found.to_dict())}
 
 
 def _read_row(row: Row, job: Job) -> Iterator[Row]:

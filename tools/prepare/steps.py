@@ -19,7 +19,7 @@ from tools.prepare.models import StageError, in_stage
 from tools.prepare.settings import ClipSettings
 from tools.prepare.sources import Source
 from tools.prepare.windows import Window, cut
-from tools.prepare.work import Work
+from tools.prepare.work import Entry, Work
 from ttm.data.prepared_clips import PreparedClip, digest_of
 from ttm.data.video_writer import write_video
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -77,7 +77,7 @@ class Watch:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}-{stage}"
 
 
-def cut_source(folder: Path, source: Source, settings: ClipSettings, watch: Watch) -> tuple[list[Window], str]:
+def cut_source(folder: Path, source: Source, settings: ClipSettings, watch: Watch) -> Entry:
     """The clips of a source, or why it has none.
 
     Raises:
@@ -85,9 +85,9 @@ def cut_source(folder: Path, source: Source, settings: ClipSettings, watch: Watc
     """
     try:
         watch.begin(source.name, "cut")
-        return in_stage("cut", _cut, folder, source, settings), ""
+        return Entry(source, tuple(in_stage("cut", _cut, folder, source, settings)))
     except StageError as error:
-        return [], _told(folder, error)
+        return Entry(source, (), _told(folder, error), error.unexpected)
     finally:
         watch.end(source.name, "cut")
 

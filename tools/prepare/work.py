@@ -43,22 +43,31 @@ REJECT_COLUMNS = ("source", "clip", "stage", "reason")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the catalogue: a source and its clips, or why it has none."""
+    """A line of the catalogue: a source and its clips, or why it has none.
+
+    Attributes:
+        source: of the clips.
+        windows: the clips.
+        rejected: why there are none, or "".
+        unexpected: that was an error that says nothing about the source; the next run cuts it again.
+    """
 
     source: Source
     windows: tuple[Window, ...]
     rejected: str = ""
+    unexpected: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         windows = [window.to_dict() for window in self.windows]
-        return {"source": self.source.to_dict(), "windows": windows, "rejected": self.rejected}
+        told = {"source": self.source.to_dict(), "windows": windows, "rejected": self.rejected}
+        return told | {"unexpected": True} if self.unexpected else told
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Entry:
         """The inverse of :meth:`to_dict`."""
         windows = tuple(Window.from_dict(each) for each in values["windows"])
-        return cls(Source.from_dict(values["source"]), windows, values["rejected"])
+        return cls(Source.from_dict(values["source"]), windows, values["rejected"], values.get("unexpected", False))
 
 
 class Work:
@@ -118,11 +127,12 @@ class Work:
         return [Entry.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
     def known_sources(self) -> set[str]:
-        """The names of the sources that are in the catalogue."""
+        """The names of the sources that are in the catalogue, but for those that are to be cut again."""
         lines = (line for path in self.catalogues() for line in path.read_text(encoding="utf-8").split("\n") if line)
-        return {json.loads(line)["source"]["name"] for line in lines}
+        entries = (json.loads(line) for line in lines)
+        return {entry["source"]["name"] for entry in entries if not entry.get("unexpected")}
 
-    def catalogue(self, found: Sequence[tuple[Source, Sequence[Window], str]], clips_per_shard: int) -> Path:
+    def catalogue(self, found: Sequence[Entry], clips_per_shard: int) -> Path:
         """Write the next file of the catalogue: sources with their clips, or why they have none.
 
         Clips fill shards in the order given; a new file begins a new shard.
@@ -131,10 +141,10 @@ class Work:
         taken = [window.shard for path in files for entry in self.entries(path) for window in entry.windows]
         first = max((int(name[len("shard-") : -len(".tar")]) for name in taken), default=-1) + 1
         count, lines = itertools.count(), []
-        for source, windows, rejected in found:
-            names = (f"shard-{first + next(count) // clips_per_shard:05d}.tar" for _ in windows)
-            placed = tuple(replace(window, shard=shard) for window, shard in zip(windows, names, strict=True))
-            lines.append(json.dumps(Entry(source, placed, rejected).to_dict(), ensure_ascii=False) + "\n")
+        for entry in found:
+            names = (f"shard-{first + next(count) // clips_per_shard:05d}.tar" for _ in entry.windows)
+            placed = tuple(replace(window, shard=shard) for window, shard in zip(entry.windows, names, strict=True))
+            lines.append(json.dumps(replace(entry, windows=placed).to_dict(), ensure_ascii=False) + "\n")
         path = self.folder / f"catalogue-{len(files):05d}.jsonl"
         _write_text(path, "".join(lines))
         return path
@@ -206,6 +216,27 @@ class Work:
             _write_text(self._part(shard), json.dumps(part, ensure_ascii=False))
             shutil.rmtree(self.folder / "records" / Path(shard).stem, ignore_errors=True)
         return damaged
+
+    def reopen(self, shard: str) -> set[str]:
+        """Take a finished shard apart into records again, if some of its clips are to be tried again.
+
+        Returns:
+            the ids of those clips: an error that nothing about them explained left them out.
+        """
+        if not self.is_packed(shard):
+            return set()
+        part = json.loads(self._part(shard).read_text(encoding="utf-8"))
+        rejects = [Rejected(**values) for values in part["rejects"]]
+        again = {each.clip_id for each in rejects if each.unexpected}
+        if again:
+            for clip_id, members in read_members(self.out / shard) if part["rows"] else ():
+                with written_shard(self._record(shard, clip_id, ".tar")) as archive:
+                    write_members(archive, clip_id, members)
+            for each in rejects:
+                if not each.unexpected:
+                    self.save_rejected(each)
+            self._part(shard).unlink()  # from here on it is not finished; a run that is killed before begins anew
+        return again
 
     def clear_records(self, shards: Iterable[str]) -> None:
         """Remove records that came after their shard was finished."""

@@ -18,9 +18,12 @@ import pytest
 
 from tools.prepare import flow, steps
 from tools.prepare.check import faults
+from tools.prepare.draft import Draft
 from tools.prepare.flow import CannotGoOn, InProcess, Job, Kept, prepare
 from tools.prepare.settings import ClipSettings, ModelSettings
+from tools.prepare.sources import Source
 from tools.prepare.steps import Reading, Watch
+from tools.prepare.windows import Window
 from tools.prepare.work import Work, read_rejects
 from ttm.data.clip_manifest import MANIFEST, REJECTS, ClipFolderManifest
 from ttm.data.prepared_clips import digest_of, read_clips, read_members, write_shard
@@ -321,6 +324,63 @@ def test_errors_that_no_clip_explains_end_the_run(
         patch.setattr(flow.Models, "__call__", broken)
         run(tmp_path / "videos", tmp_path / "out", small_clips)
     assert run(tmp_path / "videos", tmp_path / "out", small_clips) == (20, 0)
+
+
+def test_clips_that_failed_by_chance_are_tried_again(
+    tmp_path: Path, videos: Path, small_clips: ClipSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(videos, tmp_path / "whole", small_clips)
+    real, asked = flow.Models.__call__, list[str]()
+
+    def at_times(self: flow.Models, draft: Draft) -> Draft:
+        asked.append(draft.window.clip_id)
+        if draft.source == "c.mp4" or draft.window.first == 5:
+            raise steps.StageError("plan", "NoPlanError: the server can't be reached", unexpected=True)
+        return real(self, draft)
+
+    (videos / "bad.mp4").write_bytes(b"no video")
+    for _ in range(2):  # the same again, which is no reason to end
+        with monkeypatch.context() as patch:
+            patch.setattr(flow.Models, "__call__", at_times)
+            assert run(videos, tmp_path / "out", small_clips) == (4, 4)
+        assert {row["reason"] for row in read_rejects(tmp_path / "out") if row["clip"]} == {
+            "NoPlanError: the server can't be reached"
+        }
+    assert len(asked) == 7 + 3 and not list((tmp_path / "out/work/records").glob("*"))
+    (videos / "bad.mp4").unlink()
+    assert run(videos, tmp_path / "out", small_clips) == (7, 1)
+    one, other = results(tmp_path / "whole"), results(tmp_path / "out")
+    assert {name: one[name] for name in one if name != REJECTS} == {n: other[n] for n in other if n != REJECTS}
+
+
+def test_a_source_whose_cut_failed_by_chance_is_cut_again(
+    tmp_path: Path, videos: Path, small_clips: ClipSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = steps._cut
+
+    def at_times(folder: Path, source: Source, settings: ClipSettings) -> list[Window]:
+        if source.name == "b.mp4":
+            raise MemoryError("no room")
+        return real(folder, source, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "_cut", at_times)
+        assert run(videos, tmp_path / "out", small_clips) == (3, 1)
+    assert run(videos, tmp_path / "out", small_clips) == (7, 0)
+    assert len(list(read_clips(tmp_path / "out"))) == 7 and list(faults(tmp_path / "out")) == []
+
+
+def test_a_small_batch_that_fails_as_a_whole_ends_with_an_error(
+    tmp_path: Path, videos: Path, small_clips: ClipSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, draft: object) -> object:
+        raise steps.StageError("encode", "RuntimeError: out of memory", unexpected=True)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="All 7 clips .*encode.*tries them"):
+            patch.setattr(flow.Models, "__call__", broken)
+            run(videos, tmp_path / "out", small_clips)
+    assert run(videos, tmp_path / "out", small_clips) == (7, 0)
 
 
 def test_the_check_sees_what_is_wrong(tmp_path: Path, videos: Path, small_clips: ClipSettings) -> None:
