@@ -48,7 +48,7 @@ def weight_files(folder: Path, library: str = "diffusers") -> list[Path]:
     Variants (``.fp16.``) and other copies beside them are left out.
 
     Raises:
-        ValueError: there are none, a pickle in their place, or a shard is missing.
+        ValueError: there are none, a pickle in their place, a shard is missing, or the index names other files.
     """
     stem = STEMS[library]
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
@@ -56,12 +56,14 @@ def weight_files(folder: Path, library: str = "diffusers") -> list[Path]:
         return [single]
     if index.is_file():
         places = read_json(index).get("weight_map")
-        names = sorted(set(places.values())) if isinstance(places, dict) else []
-        missing = [name for name in names if not (folder / str(name)).is_file()]
+        names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+        if strange := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+            raise ValueError(f"{index} names {strange[0]!r}; expected safetensors files beside it.")
+        missing = [name for name in names if not (folder / name).is_file()]
         if not names or missing:
             lost = missing[0] if missing else "its shards"
             raise ValueError(f"{folder} lacks {lost}; expected what {index.name} names.")
-        return [index, *(folder / str(name) for name in names)]
+        return [index, *(folder / name for name in names)]
     found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
     if found:
         raise ValueError(

@@ -63,6 +63,18 @@ def cut_off(base: Path) -> None:
     (base / SHARD).write_bytes(data[:-100])
 
 
+def naming(place: str) -> Break:
+    """The index of the shards names another file, which is there."""
+
+    def spoil(base: Path) -> None:
+        path = base / "transformer/diffusion_pytorch_model.safetensors.index.json"
+        values = json.loads(path.read_text())
+        values["weight_map"][next(iter(values["weight_map"]))] = place.replace("BASE", str(base))
+        path.write_text(json.dumps(values))
+
+    return spoil
+
+
 TWO = {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.9}
 INDEX, CONFIG = "model_index.json", "transformer/config.json"
 
@@ -78,6 +90,9 @@ INDEX, CONFIG = "model_index.json", "transformer/config.json"
         (lambda base: (base / INDEX).unlink(), "has no model_index.json; expected a pipeline in diffusers' layout"),
         (lambda base: (base / INDEX).write_text("[1]"), "holds a list; expected a JSON object"),
         (lambda base: (base / SHARD).unlink(), "lacks diffusion_pytorch_model-00001-of-00002.safetensors"),
+        (naming("../text_encoder/model.safetensors"), "index.json names '../text.*; expected safetensors files beside"),
+        (naming("BASE/text_encoder/model.safetensors"), "index.json names '/.*; expected safetensors files beside it"),
+        (naming("config.json"), "index.json names 'config.json'; expected safetensors files beside it"),
         (cut_off, "00001-of-00002.safetensors is damaged: it has .* bytes; expected"),
         (as_pickle, "vae holds diffusion_pytorch_model.bin, a pickle, which runs code when it is read; expected"),
         (lambda base: (base / "text_encoder/model.safetensors").unlink(), "text_encoder holds no weights; expected"),
