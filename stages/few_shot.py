@@ -92,9 +92,10 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     sizes = host_sizes(unet)
     _check_window(settings, parts)
     _check_low_rank(settings, unet)
+    folder = Path(settings.data.clips.folder) if clips is None else None
     if clips is None:
         clips = _read_clips(settings, accelerator.device)
-    expect_same_clips(settings, clips)
+    expect_same_clips(settings, clips, folder)
     task = _build_task(settings, parts, clips, accelerator.device)
     del parts
     prepare_model(unet, settings)

@@ -148,6 +148,10 @@ class PreparedClips:
         known = [(row.clip_id, row.caption, row.frame_digest, row.trajectory_digest) for row in self.rows_of]
         return hashlib.sha256(str(known).encode()).hexdigest()[:12]
 
+    def plans_digest(self) -> str:
+        """A hash of the plans of the clips: who moves, and how, in words that may be corrected under one caption."""
+        return hashlib.sha256(str([plan.to_dict() for plan in self.plans]).encode()).hexdigest()[:12]
+
     def order(self, seed: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which clip each global sample index takes; those of one step are of one bucket."""
         assert seed == self._order.seed

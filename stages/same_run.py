@@ -8,6 +8,7 @@ few-shot run knows its base by its name too, because what it leaves names it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -77,16 +78,40 @@ def expect_same_base(settings: Settings, base: Base) -> None:
     expect_begun_with(settings, described)
 
 
-def expect_same_clips(settings: Settings, clips: Sequence[Clip]) -> None:
+def expect_same_clips(settings: Settings, clips: Sequence[Clip], folder: Path | None = None) -> None:
     """Compare a few-shot run's clips with those that the run in its folder was begun with.
 
-    They are known by their names and prompts: pixels may differ in the last bit from one machine to the next, and a
-    run may move.
+    They are known by their names and prompts and, where they come from a folder, by the bytes of their files: pixels
+    may differ in the last bit from one machine to the next, and a run may move.
+
+    Args:
+        settings: of the run.
+        clips: its windows.
+        folder: that they were read from; None: from none.
 
     Raises:
         ValueError, OSError: as :func:`expect_begun_with`.
     """
-    expect_begun_with(settings, {"clips": [f"{clip.name}: {clip.prompt}" for clip in clips]})
+    described: dict[str, Any] = {"clips": [f"{clip.name}: {clip.prompt}" for clip in clips]}
+    expect_begun_with(settings, described | ({} if folder is None else _contents(folder)))
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """A digest of the bytes of each clip and of the masks given for it."""
+    from ttm.data.clip_folder import clip_names, masks_beside
+    from ttm.data.clip_prompts import read_clip_prompts
+
+    names, contents = clip_names(folder), {}
+    for name, told in read_clip_prompts(folder, names).items():
+        files = [folder / name]
+        if masks := told.masks or masks_beside(folder / name):
+            painted = sorted(path for path in masks.rglob("[!.]*") if path.is_file()) if masks.is_dir() else [masks]
+            files += painted
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        contents[f"content of {name}"] = digest.hexdigest()[:12]
+    return contents
 
 
 def expect_begun_with(settings: Settings, described: Mapping[str, Any]) -> None:

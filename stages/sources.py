@@ -60,7 +60,11 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
                 f" {known}; expected as many, another output_dir, or data.num_scenes={len(clips)} to go on with these."
             )
         if accelerator.is_main_process:  # as many clips, but others, are no growth
-            expect_begun_with(settings, {f"set of {len(clips)} clips": clips.clips_digest()})
+            begun_with = {
+                f"set of {len(clips)} clips": clips.clips_digest(),
+                f"set of plans of {len(clips)} clips": clips.plans_digest(),
+            }
+            expect_begun_with(settings, begun_with)
         return clips
     with accelerator.main_process_first():
         folder = cache_folder(data, vae)

@@ -123,6 +123,32 @@ def test_a_run_of_another_base_or_other_clips_is_not_gone_on_with(
     assert run(settings()).step == 4, "the same run goes on"
 
 
+def test_a_run_keeps_what_its_clips_show(settings: Callable[..., Settings], clips: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clips, tmp_path / "clips")
+
+    def build(steps: int, place: Path = folder) -> Settings:
+        made = settings(f"max_steps={steps}")
+        made.data.clips.folder = str(place)
+        return made
+
+    run(build(1))
+    path = tmp_path / "run" / "begun_with.json"
+    values = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("content")}
+    path.write_text(json.dumps(values))  # as of a run of an older release
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert run(build(2, moved)).step == 2
+    masks, video = (moved / f"a-red-square-moves-1{suffix}" for suffix in (".npz", ".mp4"))
+    kept = masks.read_bytes()
+    MaskTrajectory(np.roll(MaskTrajectory.load(masks).ids, 1, axis=1)).save(masks)
+    with pytest.raises(ValueError, match="another content of a-red-square-moves-1.mp4.*expected the same"):
+        run(build(3, moved))
+    masks.write_bytes(kept)
+    write_video(video, read_video(video).frames[::-1], 8)
+    with pytest.raises(ValueError, match="another content of a-red-square-moves-1.mp4.*expected the same"):
+        run(build(3, moved))
+    assert run(build(3)).step == 3, "the same run goes on"
+
+
 def _one_square() -> tuple[np.ndarray, np.ndarray]:
     ids = np.zeros((WINDOW, SIZE, SIZE), np.uint8)
     ids[:, 4:10, 4:10] = 1

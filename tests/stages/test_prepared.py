@@ -19,7 +19,7 @@ from stages.prepared import PreparedClips, ShardIndex, split_clips
 from stages.settings import Settings
 from stages.train import build_task, main, run
 from ttm.data.clip_manifest import ClipFolderManifest
-from ttm.data.prepared_clips import read_clips
+from ttm.data.prepared_clips import read_clips, read_shard, write_shard
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
 from ttm.pipelines.autoencoders import encode_video
@@ -181,6 +181,21 @@ def test_a_folder_that_grew_does_not_change_a_run_silently(prepared: Build) -> N
     with pytest.raises(ValueError, match="has 16 clips to train on, and the run in .* began with 14"):
         run(prepared("max_steps=2"))
     assert run(prepared("max_steps=2", "data.num_scenes=16")).step == 2
+
+
+def test_a_run_keeps_the_plans_of_its_clips(prepared: Build, prepared_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(prepared_folder, tmp_path / "folder")
+    run(prepared("max_steps=1", f"data.folder={folder}"))
+    path = tmp_path / "run" / "begun_with.json"
+    values = json.loads(path.read_text())
+    assert values.pop("set of plans of 16 clips")
+    path.write_text(json.dumps(values))  # as of a run of an older release
+    assert run(prepared("max_steps=2", f"data.folder={folder}")).step == 2
+    for shard in folder.glob("*.tar"):
+        clips = list(read_shard(shard))
+        write_shard(shard, [replace(c, plan=replace(c.plan, motion_prompt="it stays")) for c in clips])
+    with pytest.raises(ValueError, match="another set of plans of 16 clips"):
+        run(prepared("max_steps=3", f"data.folder={folder}"))
 
 
 def test_a_run_keeps_its_clips_wherever_they_lie(prepared: Build, prepared_folder: Path, tmp_path: Path) -> None:
