@@ -66,10 +66,10 @@ def cut(footage: Footage, source: Source, settings: ClipSettings) -> list[Window
         shortest = min(settings.num_frames)
         raise ValueError(f"it has {len(numbers)} frames at {fps:g} a second; expected at least {shortest}")
     length, size = max(fitting), _size(footage.size, settings.sizes)
-    stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
-    step = ANNOTATED_EVERY // math.gcd(ANNOTATED_EVERY, stride) if source.masks_kind == "sa_v" else 1
-    apart = -(-length // step) * step
-    firsts = list(range(0, len(numbers) - length + 1, apart))
+    every, firsts = ANNOTATED_EVERY if source.masks_kind == "sa_v" else 1, list[int]()
+    for place in range(len(numbers) - length + 1):
+        if numbers[place] % every == 0 and (not firsts or place - firsts[-1] >= length):
+            firsts.append(place)
     if settings.max_clips is not None and len(firsts) > settings.max_clips:
         firsts = [firsts[int(n)] for n in np.linspace(0, len(firsts) - 1, settings.max_clips).round()]
     begin = float(footage.timeline.seconds[0])

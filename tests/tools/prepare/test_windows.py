@@ -72,6 +72,19 @@ def test_clips_with_masklets_begin_at_annotated_frames(fps: float, step: int) ->
     assert all(numbers[first] % 4 == 0 for first in firsts)
 
 
+@pytest.mark.parametrize("fps", [10.0, 15.0, 16.0])
+def test_and_at_rates_that_do_not_divide_the_videos(fps: float) -> None:
+    source, film = replace(SOURCE, masks_kind="sa_v"), footage(200, 24.0)
+    numbers, _ = film.at_rate(fps)
+    windows = cut(film, source, replace(SETTINGS, fps=fps))
+    firsts = [each.first for each in windows]
+    assert firsts[0] == 0 and all(numbers[first] % 4 == 0 for first in firsts)
+    assert [each.start_seconds for each in windows] == [round(numbers[first] / 24, 6) for first in firsts]
+    for first, second in zip(firsts, firsts[1:] + [len(numbers)], strict=True):
+        assert second - first >= 5  # they do not overlap, and none that fits is passed over
+        assert all(numbers[place] % 4 for place in range(first + 5, min(second, len(numbers) - 4)))
+
+
 def test_the_size_nearest_to_the_aspect_ratio() -> None:
     sizes = ((480, 832), (832, 480), (624, 624))
     for own, size in (((720, 1280), 0), ((1920, 1080), 1), ((1000, 1100), 2)):
