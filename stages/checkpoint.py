@@ -66,15 +66,25 @@ def load_optimizer_tensors(
 ) -> None:
     """The inverse of :func:`optimizer_tensors`; of stored tensors each process reads its own rows alone.
 
+    A paged optimiser of bitsandbytes moves between the memories of device and CPU what it has allocated itself, and
+    nothing else: it makes its buffers, and they are filled. (This has not been run on a GPU.)
+
     Raises:
         ValueError: the tensors belong to other parameters.
     """
     named = dict(parameters)
     for full in flat:
-        name, key = full.rsplit("|", 1)
-        if name not in named:
+        if (name := full.rsplit("|", 1)[0]) not in named:
             raise ValueError(f"The optimiser's state holds {name!r}, which this model does not train.")
+    if getattr(optimizer, "is_paged", False):
+        _make_buffers(optimizer, {named[full.rsplit("|", 1)[0]] for full in flat})
+    for full in flat:
+        name, key = full.rsplit("|", 1)
         parameter = named[name]
+        buffer = optimizer.state[parameter].get(key)
+        if getattr(buffer, "is_paged", False):
+            buffer.copy_(flat[full])
+            continue
         if isinstance(flat, StoredTensors) and flat.shape(full) == tuple(parameter.shape):
             rows = flat.own(full, parameter).clone().to(parameter.device)
             optimizer.state[parameter][key] = cut_like(rows, parameter)
@@ -84,6 +94,16 @@ def load_optimizer_tensors(
             optimizer.state[parameter][key] = int(value)
         else:
             optimizer.state[parameter][key] = value.clone().to(parameter.device)  # steps too: AdamW is fused
+
+
+def _make_buffers(optimizer: Any, parameters: set[nn.Parameter]) -> None:
+    """Begin the state of some parameters, as bitsandbytes does in their first step."""
+    for group_number, group in enumerate(optimizer.param_groups):
+        for number, parameter in enumerate(group["params"]):
+            if parameter in parameters:
+                optimizer.init_state(group, parameter, group_number, number)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # buffers are zeroed by the device, and filled by the CPU
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, processes: Processes | None = None) -> Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +128,34 @@ def test_optimiser_state_survives_flattening_bit_for_bit() -> None:
         assert torch.equal(mine, other)
     with pytest.raises(ValueError, match="does not train"):
         load_optimizer_tensors(resumed, [], {"w|step": torch.tensor(1.0)})
+
+
+class Paged(torch.optim.SGD):
+    """As far as loading goes, bitsandbytes' paged optimisers, which run on a GPU alone: small state is plain."""
+
+    is_paged = True
+
+    def init_state(self, group: dict[str, Any], p: nn.Parameter, group_number: int, number: int) -> None:
+        assert self.param_groups[group_number] is group and group["params"][number] is p and not self.state[p]
+        buffer = torch.zeros_like(p, dtype=torch.uint8)
+        buffer.is_paged = p.numel() > 4  # type: ignore[attr-defined]
+        self.state[p] |= {"step": 0, "state1": buffer, "absmax1": torch.zeros(1)}
+
+
+def test_a_paged_optimiser_keeps_the_buffers_that_it_made() -> None:
+    named = {name: nn.Parameter(torch.zeros(size)) for name, size in (("small", 3), ("large", 9), ("unseen", 9))}
+    groups = [{"params": [named["small"]]}, {"params": [named["unseen"], named["large"]]}]
+    optimizer = Paged(groups, lr=0.1)
+    flat = {f"{name}|step": torch.tensor(7) for name in ("small", "large")}
+    flat |= {f"{name}|state1": torch.arange(len(named[name])).to(torch.uint8) for name in ("small", "large")}
+    flat |= {f"{name}|absmax1": torch.ones(1) for name in ("small", "large")}
+    load_optimizer_tensors(optimizer, named.items(), flat)
+    assert not optimizer.state[named["unseen"]]
+    for name in ("small", "large"):
+        state = optimizer.state[named[name]]
+        assert state["step"] == 7 and state["absmax1"] == 1
+        assert torch.equal(state["state1"], flat[f"{name}|state1"])
+        assert getattr(state["state1"], "is_paged", False) == (name == "large")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
