@@ -87,6 +87,24 @@ def build_optimizer(
     return bitsandbytes.optim.AdamW8bit(groups, lr=settings.lr, betas=betas, eps=settings.eps, is_paged=paged)
 
 
+def state_bytes(parameters: Iterable[tuple[str, nn.Parameter]], optimizer: str) -> int:
+    """How many bytes the state of an optimiser of :func:`build_optimizer` has in a checkpoint.
+
+    Two moments in float32, or Muon's one; in 8 bits with two numbers a block of 256 and two tables of 1 kB a tensor,
+    but for tensors of less than 4,096 values, of which bitsandbytes keeps 32 bits.
+    """
+    total = 0
+    for name, parameter in parameters:
+        count = parameter.numel()
+        if optimizer == "muon" and is_hidden_matrix(name, parameter):
+            total += 4 * count
+        elif optimizer.endswith("8bit") and count >= 4096:
+            total += 2 * count + 8 * -(-count // 256) + 2048
+        else:
+            total += 8 * count
+    return total
+
+
 class EMA:
     """Exponential moving average of parameters, fp32; shared out as they are.
 

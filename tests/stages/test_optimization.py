@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.optimization import EMA, build_optimizer, learning_rate
+from stages.optimization import EMA, build_optimizer, learning_rate, state_bytes
 from stages.settings import OptimizerSettings
 
 
@@ -62,3 +62,10 @@ def test_only_matrices_decay() -> None:
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decays[id(model[0].weight)] == 0.5
     assert decays[id(model[0].bias)] == decays[id(model[1].weight)] == 0
+
+
+def test_the_state_in_8_bits_is_small_but_for_small_tensors() -> None:
+    large, small = torch.nn.Parameter(torch.zeros(64, 100)), torch.nn.Parameter(torch.zeros(63, 65))
+    for name in ("adamw_8bit", "paged_adamw_8bit"):
+        assert state_bytes([("w", large)], name) == 2 * 6400 + 2 * 4 * 25 + 2 * 256 * 4
+        assert state_bytes([("w", small)], name) == 8 * 63 * 65

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -295,6 +296,23 @@ def test_a_disk_without_space_is_told_before_training(settings: Build, monkeypat
     monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(OSError, match="expected .* for 3 more checkpoint"):
         run(settings())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=NEEDS_MUON)])
+def test_the_space_asked_for_is_that_of_checkpoints_and_the_last_model(
+    settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    made = settings(f"optimizer.name={optimizer}", "max_steps=1", f"output_dir={tmp_path / 'whole'}")
+    run(made)
+    checkpoint = sum(tensor.nbytes for tensor in _last(made).values())
+    (path,) = (tmp_path / "whole" / "transformer").glob("*.safetensors")
+    export = sum(tensor.nbytes for tensor in load_file(path).values())
+    free = 3 * checkpoint + export
+    monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    assert run(settings(f"optimizer.name={optimizer}")).complete
+    free -= export // 2
+    with pytest.raises(OSError, match="for 3 more checkpoint.* and what the run ends with"):
+        run(settings(f"optimizer.name={optimizer}", f"output_dir={tmp_path / 'short'}"))
 
 
 def test_a_run_that_goes_on_needs_the_space_that_it_does_not_have_yet(
