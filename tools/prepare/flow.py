@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tools.prepare.draft import Draft, Item, Rejected, Stopped
-from tools.prepare.models import Models, StageError, check_shapes, load_encoder
+from tools.prepare.models import Models, StageError, check_names, check_shapes, load_encoder
 from tools.prepare.settings import ClipSettings, ModelSettings
 from tools.prepare.sources import Source, find_sources
 from tools.prepare.steps import Reading, Watch, cut_source, finish_clip, read_drafts
@@ -172,7 +172,9 @@ def prepare(
     runner, folder, out = runner or InProcess(), folder.resolve(), out.resolve()
     if out == folder or out.is_relative_to(folder):
         raise ValueError(f"{out} lies in the folder of the sources; expected another place.")
-    sources, identity = find_sources(folder, clips.masklets), _identity(clips, models)
+    sources = find_sources(folder, clips.masklets)
+    check_names(sources, clips, models)
+    identity = _identity(clips, models)
     work = Work(out)
     with work.alone():
         work.claim(identity)

@@ -6,7 +6,7 @@ Letters: T frames, H W pixels, Z latent channels, t h w latent frames, rows, col
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tools.prepare.draft import Draft
 from tools.prepare.settings import ClipSettings, ModelSettings
+from tools.prepare.sources import Source
 from tools.prepare.words import Captioner, ImageCaptioner, caption_of_name, name_masks, plan_of_trajectory
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
@@ -130,7 +131,8 @@ class Models:
 
     def _ground(self, draft: Draft, plan: PromptPlan) -> NDArray[np.uint8]:
         if self.segmenter is None:
-            raise ValueError("it has no masks; expected some beside it, or a segmenter")
+            lacks = "no masks; expected some beside it" if draft.ids is None else "masks without names; expected a plan"
+            raise ValueError(f"it has {lacks}, or a segmenter")
         ids: NDArray[np.uint8] = self.segmenter.segment(draft.frames[0], plan.phrases)
         return ids
 
@@ -213,6 +215,23 @@ def check_shapes(vae: Any, clips: ClipSettings) -> None:
         raise ValueError(f"num_frames is {wrong[0]}; this autoencoder packs 1 + {form.group} k frames.")
     if wrong_size := [size for size in clips.sizes if size[0] % form.space or size[1] % form.space]:
         raise ValueError(f"A size is {list(wrong_size[0])}; this autoencoder packs multiples of {form.space} pixels.")
+
+
+def check_names(sources: Iterable[Source], clips: ClipSettings, models: ModelSettings) -> None:
+    """Say before any clip is read that nothing would find what captions name on SA-V's masklets, which have no names.
+
+    Raises:
+        ValueError: a source has masklets and a caption, but no plan, and there is no segmenter.
+    """
+    if clips.masks != "given" or models.segmenter:
+        return
+    for source in sources:
+        captioned = source.caption or models.captioner or clips.caption
+        if source.masks_kind == "sa_v" and captioned and source.plan is None and not source.wrong:
+            raise ValueError(
+                f"{source.name} has masklets and a caption, and nothing to find on them what it names; expected"
+                " --segmenter, or no caption (then the masks are the plan)."
+            )
 
 
 def _device(name: str) -> str:

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.prepare.draft import Draft
 from tools.prepare.flow import prepare
+from tools.prepare.models import Models, StageError
 from tools.prepare.settings import ClipSettings, ModelSettings
+from tools.prepare.windows import Window
 from tools.prepare.work import read_rejects
 from ttm.data.prepared_clips import PreparedClip, read_clips
 from ttm.data.sa_v import JsonMasklets, decode_mask
 from ttm.motion.resize_ids import resize_ids
+from ttm.objects import ObjectPrompt, PromptPlan
 
 REAL = Path(os.environ.get("TTM_REAL_DATA", Path(__file__).parents[4] / "shared/data")) / "sav_000001_manual.json"
 needs_real_data = pytest.mark.skipif(not REAL.is_file(), reason=f"no {REAL} (TTM_REAL_DATA)")
@@ -181,3 +185,28 @@ def test_no_more_objects_than_asked_for(tmp_path: Path, small_clips: ClipSetting
     (clip, _) = prepared(tmp_path / "in", tmp_path / "out", replace(small_clips, fps=6.0, max_objects=1))
     np.testing.assert_array_equal(clip.trajectory.ids, JsonMasklets(path).ids(range(5), 1))
     assert clip.trajectory.object_ids == [1]
+
+
+@pytest.mark.parametrize("told", ["beside", "template", "captioner"])
+def test_captions_beside_masklets_need_a_segmenter(tmp_path: Path, small_clips: ClipSettings, told: str) -> None:
+    grey_video(tmp_path / "in/x.mp4", 40, (32, 48))
+    masklets(tmp_path / "in/x_manual.json", moving())
+    clips = replace(small_clips, fps=6.0, caption="A dog runs." if told == "template" else None)
+    if told == "beside":
+        (tmp_path / "in/x.txt").write_text("A dog runs.")
+    models = ModelSettings(captioner=str(tmp_path / "none") if told == "captioner" else None)
+    with pytest.raises(ValueError, match="x.mp4 has masklets and a caption, .*expected --segmenter, or no caption"):
+        prepare(tmp_path / "in", tmp_path / "out", clips, models)
+    assert not (tmp_path / "out").exists()
+    phrases = tuple(ObjectPrompt(f"dog {number}", f"the dog {number} runs") for number in range(12))
+    PromptPlan("Dogs run.", "the dogs run", phrases).save(tmp_path / "in/x.plan.json")
+    if told != "captioner":
+        assert prepare(tmp_path / "in", tmp_path / "out", clips, models, say=lambda line: None) == (2, 0)
+
+
+def test_masks_without_names_are_told_as_such(small_clips: ClipSettings) -> None:
+    ids, window = np.ones((5, 32, 48), np.uint8), Window("a", 0, 5, 32, 48, 0.0)
+    frames = np.zeros((5, 32, 48, 3), np.uint8)
+    draft = Draft("a.mp4", window, 8.0, frames, ids, np.ones(5, bool), "A dog runs.")
+    with pytest.raises(StageError, match="it has masks without names; expected a plan, or a segmenter"):
+        Models(small_clips, ModelSettings())(draft)
