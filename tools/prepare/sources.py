@@ -25,7 +25,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ttm.data.clip_folder import MASKS_INFIX, VIDEOS, masks_beside
-from ttm.data.clip_prompts import PROMPTS, inside, read_prompt_file
+from ttm.data.clip_prompts import PROMPTS, checked_entry, inside, read_prompt_file
 
 FRAMES, ANNOTATIONS = "JPEGImages_24fps", "Annotations_6fps"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -140,6 +140,9 @@ def _videos(folder: Path, here: Path, names: list[str], masklets: str) -> Iterat
     except ValueError as error:
         yield from (_unusable(_relative(folder, here / name), str(error)) for name in videos)
         return
+    for name in told.keys() - set(videos):
+        lacks = f"{PROMPTS} names {name!r}, which is no video of its folder; expected some of them."
+        yield _unusable(f"{_relative(folder, here / PROMPTS)}/{name}", lacks)
     for name in videos:
         source = Source(_relative(folder, here / name), Part(_relative(folder, here / name)))
         try:
@@ -158,10 +161,10 @@ def _with_masks(folder: Path, path: Path, source: Source, masklets: str) -> Sour
 
 def _with_words(source: Source, path: Path, told: Any) -> Source:
     """Caption, phrases and plan of the files beside a video; of two captions, the video's own file counts."""
-    values = told if isinstance(told, Mapping) else {} if told is None else {"prompt": told}
+    values = checked_entry(path.parent, path.name, told)
     caption, phrases = values.get("prompt"), values.get("phrases") or ()
     if values.get("masks") is not None:
-        masks = inside(path.parent, str(values["masks"]), f"{path.parent / PROMPTS}: masks")
+        masks = inside(path.parent, values["masks"], f"{path.parent / PROMPTS}: masks")
         place = PurePosixPath(source.name).parent / masks.relative_to(path.parent).as_posix()
         source = replace(source, masks=Part(str(place)), masks_kind="trajectory")
     own, plan = path.with_suffix(".txt"), path.with_suffix(".plan.json")
@@ -171,7 +174,7 @@ def _with_words(source: Source, path: Path, told: Any) -> Source:
         raise ValueError(f"The caption of {source.name} is {caption!r}; expected a text that is not empty.")
     if plan.is_file():
         source = replace(source, plan=json.loads(plan.read_text(encoding="utf-8")))
-    return replace(source, caption=caption, phrases=tuple(str(phrase) for phrase in phrases))
+    return replace(source, caption=caption, phrases=tuple(phrase.strip() for phrase in phrases))
 
 
 def _frame_folders(folder: Path, here: Path) -> Iterator[Source]:

@@ -98,11 +98,27 @@ def read_prompt_file(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _entry(folder: Path, name: str, value: Any) -> ClipPrompt:
+def checked_entry(folder: Path, name: str, value: Any) -> Mapping[str, Any]:
+    """What an entry of the ``prompts.yaml`` of a folder says: some of prompt, phrases (texts) and masks (a text).
+
+    Raises:
+        ValueError: another key, phrases that are no list of texts, or masks that are no text.
+    """
     where = f"{folder / PROMPTS}, {name}"
     values = value if isinstance(value, Mapping) else {} if value is None else {"prompt": value}
     if unknown := [key for key in values if key not in _KEYS]:
         raise ValueError(f"{where} has the key {unknown[0]!r}; expected some of {', '.join(_KEYS)}.")
+    phrases, masks = values.get("phrases"), values.get("masks")
+    listed = isinstance(phrases, Sequence) and not isinstance(phrases, str) and all(_is_text(item) for item in phrases)
+    if phrases is not None and not listed:
+        raise ValueError(f"{where}: phrases is {phrases!r}; expected a list of texts, [left bird, right bird].")
+    if masks is not None and not _is_text(masks):
+        raise ValueError(f"{where}: masks is {masks!r}; expected the path of a file or folder inside {folder}.")
+    return values
+
+
+def _entry(folder: Path, name: str, value: Any) -> ClipPrompt:
+    values = checked_entry(folder, name, value)
     prompt = values.get("prompt", prompt_of_name(name))
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(
@@ -112,11 +128,7 @@ def _entry(folder: Path, name: str, value: Any) -> ClipPrompt:
     phrases, masks = values.get("phrases"), values.get("masks")
     if phrases is None:
         phrases = _phrases_of(prompt)
-    if not isinstance(phrases, Sequence) or isinstance(phrases, str) or not all(_is_text(item) for item in phrases):
-        raise ValueError(f"{where}: phrases is {phrases!r}; expected a list of texts, [left bird, right bird].")
-    if masks is not None and not _is_text(masks):
-        raise ValueError(f"{where}: masks is {masks!r}; expected the path of a file or folder inside {folder}.")
-    found = None if masks is None else inside(folder, masks, f"{where}: masks")
+    found = None if masks is None else inside(folder, masks, f"{folder / PROMPTS}, {name}: masks")
     return ClipPrompt(prompt.strip(), tuple(item.strip() for item in phrases), found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,32 @@ def test_what_lies_beside_a_video_may_be_wrong(tmp_path: Path) -> None:
     (tmp_path / "c/prompts.yaml").write_text("x.mp4: {prompt: A ball rolls., masks: ../../a.npz}")
     a, b, c = find_sources(tmp_path)
     assert "expected one of them" in a.wrong and "no YAML" in b.wrong and "outside of" in c.wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{prompt: A dog runs., phrases: dog}", "x.mp4: phrases is 'dog'; expected a list of texts"),
+        ("{prompt: A dog runs., phrases: 5}", "x.mp4: phrases is 5; expected a list of texts"),
+        ("{prompt: A dog runs., phrases: [dog, 5]}", "expected a list of texts"),
+        ("{prompt: A dog runs., phrase: [dog]}", "x.mp4 has the key 'phrase'; expected some of prompt, phrases, masks"),
+        ("{prompt: A dog runs., masks: 5}", "x.mp4: masks is 5; expected the path"),
+        ("[A dog runs.]", "caption of x.mp4 is .*; expected a text"),
+    ],
+)
+def test_entries_of_prompts_that_are_none(tmp_path: Path, line: str, told: str) -> None:
+    touch(tmp_path, "x.mp4", "y.mp4")
+    (tmp_path / "prompts.yaml").write_text(f"x.mp4: {line}\ny.mp4: A cat runs.")
+    x, y = find_sources(tmp_path)
+    assert re.search(told, x.wrong) and (y.wrong, y.caption) == ("", "A cat runs.")
+
+
+@pytest.mark.parametrize("name", ["z.mp4", "/z.mp4"])
+def test_prompts_of_no_video(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "x.mp4")
+    (tmp_path / "prompts.yaml").write_text(f"{name}: A dog runs.\nx.mp4: A cat runs.")
+    strange, x = find_sources(tmp_path)
+    assert f"names {name!r}, which is no video" in strange.wrong and (x.wrong, x.caption) == ("", "A cat runs.")
 
 
 def test_nothing_to_prepare(tmp_path: Path, add_video: Callable[..., Path]) -> None:
