@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 from collections.abc import Iterable, Sequence
@@ -127,7 +128,8 @@ def build_transformer(settings: Settings) -> Any:
     the adapter makes a video model. New branches that the weights lack start as the model defines.
 
     Raises:
-        ValueError: no such folder, weights of another class, no size to build from, or an adapter that doesn't fit.
+        ValueError: no such folder, weights of another class, no size to build from or one that the host does not have,
+            or an adapter that doesn't fit.
     """
     host, cls = settings.host, host_class(settings.host.model)
     torch.manual_seed(settings.seed)  # what the weights do not hold begins at random
@@ -135,8 +137,10 @@ def build_transformer(settings: Settings) -> Any:
         if not host.transformer:
             raise ValueError("host.transformer is empty and host.init_from null; expected sizes or weights.")
         sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in host.transformer.items()}
-        default = inspect.signature(cls.__init__).parameters["out_channels"].default
-        return cls(**sizes, **_switches(settings, int(sizes.get("out_channels", default))))
+        known = inspect.signature(cls.__init__).parameters
+        switches = _switches(settings, int(sizes.get("out_channels", known["out_channels"].default)))
+        _check_sizes(sizes, known.keys() - switches.keys() - {"self"}, host.model)
+        return cls(**sizes, **switches)
     first = settings.stage.name == "image_to_motion"
     names = ("motion_transformer", "transformer") if first else ("transformer",)
     if host.motion_adapter is not None:
@@ -157,6 +161,14 @@ def build_transformer(settings: Settings) -> Any:
     if settings.motion.forget:
         forget_motion(model)
     return model
+
+
+def _check_sizes(sizes: Iterable[str], known: set[str], model: str) -> None:
+    if unknown := sorted(set(sizes) - known):
+        near = difflib.get_close_matches(unknown[0], known, n=1) or sorted(known)
+        raise ValueError(
+            f"host.transformer.{unknown[0]} is set, which is no size of host.model={model}; expected {', '.join(near)}."
+        )
 
 
 @torch.no_grad()

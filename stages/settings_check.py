@@ -99,6 +99,9 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"ema_decay is {settings.ema_decay}; expected 0 to below 1.")
     if not (math.isfinite(settings.optimizer.lr) and settings.optimizer.lr > 0):
         raise ValueError(f"optimizer.lr is {settings.optimizer.lr}; expected a positive number.")
+    betas = settings.optimizer.betas
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"optimizer.betas is {betas}; expected two numbers, 0 to below 1.")
     if len(settings.data.num_objects) != 2 or not 1 <= settings.data.num_objects[0] <= settings.data.num_objects[1]:
         raise ValueError(f"data.num_objects is {settings.data.num_objects}; expected [fewest, most], at least 1.")
 

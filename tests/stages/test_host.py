@@ -132,3 +132,13 @@ def test_motion_adapters_that_lead_nowhere(settings: Build, image_model: Path, t
         settings(f"host.motion_adapter={image_model}")
     with pytest.raises(ValueError, match="host.model is 'unet'; expected one of wan, unet_motion"):
         settings("host.model=unet")
+
+
+@pytest.mark.parametrize(
+    ("host", "typo", "meant"),
+    [("wan", "num_layer", "num_layers"), ("unet", "block_out_channel", "block_out_channels"),
+     ("wan", "region", "num_layers")],
+)  # fmt: skip
+def test_sizes_that_the_host_does_not_have(settings: Build, typo: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"host.transformer.{typo} is set, which is no size.*expected .*{meant}"):
+        build_transformer(settings(f"host.transformer.{typo}=4"))
