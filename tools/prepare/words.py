@@ -43,14 +43,15 @@ class ImageCaptioner:
         max_new_tokens: most tokens of a caption.
 
     Raises:
-        OSError: no such model.
+        OSError: no such model, or one whose weights are no safetensors.
     """
 
     def __init__(self, model: str, device: str = "cpu", max_new_tokens: int = 40) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.processor = AutoProcessor.from_pretrained(model)
-        self.model = AutoModelForImageTextToText.from_pretrained(model).to(device).eval()
+        loaded = AutoModelForImageTextToText.from_pretrained(model, use_safetensors=True)
+        self.model = loaded.to(device).eval()
         self.max_new_tokens = max_new_tokens
 
     def caption(self, frames: NDArray[np.uint8]) -> str:

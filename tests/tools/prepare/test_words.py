@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -148,3 +149,10 @@ def test_a_public_captioner_describes_what_has_no_caption(blip: Path) -> None:
     assert set(text.split()) == {"ball"} and len(text.split()) == 6
     with pytest.raises(OSError):
         ImageCaptioner(str(blip / "missing"))
+
+
+def test_a_captioner_in_a_pickle_is_refused(blip: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(blip, tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="no file named model.safetensors"):
+        ImageCaptioner(str(folder))
