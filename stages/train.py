@@ -6,7 +6,7 @@
 
 Settings are ``key=value``; ``--help`` prints them all with their values, ``stages/settings.py`` explains them.
 The same command again goes on from the last checkpoint in ``output_dir`` (kill -9 loses at most
-``checkpoint_every`` steps and changes nothing else); a finished run returns at once.
+``checkpoint_every`` steps and changes nothing else); a finished run trains no more, and writes its weights again.
 
 What it needs: ``host.pipeline``, a folder with vae/, tokenizer/ and text_encoder/ in diffusers' layout.
 What it does:  1. fills the latent cache up to ``data.encode_scenes`` (python -m stages.cache does only that, in as

@@ -8,8 +8,9 @@
 Each step is a program of its own that resumes by itself. The autoencoder, the text encoder and the segmenter have a
 budget of minutes over all their starts, and return at once when it is spent; the stages have a number of steps (minutes
 limit only one start of theirs). The autoencoder's minutes are its decoder's residual blocks'; what is linear in it is
-set before, in some minutes more. The budgets suit two quiet cores or one GPU. What the weights in the repository were
-trained on, and for how long, stands in their model card, ``ttm/pretrained/ttm-tiny/README.md``.
+set before, in some minutes more. The budgets suit two quiet cores; a GPU would help the cache and the stages alone.
+What the weights in the repository were trained on, and for how long, stands in their model card,
+``ttm/pretrained/ttm-tiny/README.md``.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
     python -m tools.ttm_tiny_unet --go-on               # from the embedded weights on, not from nothing
     python -m tools.ttm_tiny_unet --scale 0.1           # a tenth of the minutes each: a rehearsal, of the weights too
 
-Each step is a program of its own that resumes by itself; its budget of minutes, for one quiet core, counts over all
-its starts. A component is made from those before it: autoencoder, text encoder, encoded scenes, U-Net with motion
+Each step is a program of its own that resumes by itself. Its budget of minutes, for one quiet core, counts over all
+its starts; the two stages have a number of steps instead, and their minutes, in which scenes are encoded too, limit
+only one start. A component is made from those before it: autoencoder, text encoder, encoded scenes, U-Net with motion
 adapter and ControlNet, that ControlNet alone, then the two stages, which begin as the "pretrained text-to-video model"
 that U-Net and adapter are together. What the weights in the repository were trained on, and for how long, stands in
 ``ttm/pretrained/ttm-tiny-unet/README.md``.
