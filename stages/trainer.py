@@ -214,11 +214,11 @@ class Trainer:
 
     def _export_bytes(self) -> int:
         """What the run ends with: the whole model, what was trained of it apart, or that alone."""
-        apart = sum(p.numel() for _, p in self.named) if self.settings.host.trainable != "all" else 0
-        if self.settings.stage.name == "few_shot":
-            values = sum(p.numel() for _, p in self.named)
-        else:
-            values = sum(p.numel() for p in self.model.parameters()) + apart
+        values = 0
+        if self.settings.stage.name == "few_shot" or self.settings.host.trainable in ("adapter", "lora"):
+            values += sum(p.numel() for _, p in self.named)
+        if self.settings.stage.name != "few_shot":
+            values += sum(p.numel() for p in self.model.parameters())
         return values * getattr(torch, self.settings.export_dtype).itemsize
 
     def _checkpoints_to_fit(self) -> int:
