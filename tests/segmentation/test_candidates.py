@@ -55,6 +55,21 @@ def test_a_config_may_name_only_classes_of_sam2() -> None:
         build_sam2(config)
 
 
+def test_a_config_may_hold_no_interpolations(capsys: pytest.CaptureFixture[str]) -> None:
+    hidden = "${oc.create:'{_target_: builtins.print, _args_: [run by a config]}'}"
+    config = tiny_config(64)
+    config["memory_encoder"]["fuser"]["layer"]["padding"] = hidden
+    with pytest.raises(ValueError, match=r"memory_encoder.fuser.layer.padding is .* without interpolations"):
+        build_sam2(config)
+    config = tiny_config(64)
+    config["image_encoder"]["trunk"]["stages"] = [1, hidden]
+    with pytest.raises(ValueError, match=r"trunk.stages\[1\] is .* without interpolations"):
+        build_sam2(config)
+    with pytest.raises(ValueError, match="a key, is .* without interpolations"):
+        build_sam2({**tiny_config(64), hidden: 1})
+    assert "run by a config" not in capsys.readouterr().out
+
+
 def test_public_configs_are_read_from_the_package() -> None:
     config = public_config("configs/sam2.1/sam2.1_hiera_t.yaml")
     assert config["image_size"] == 1024 and config["_target_"].endswith("SAM2VideoPredictor")

@@ -62,9 +62,10 @@ def build_sam2(config: Mapping[str, Any]) -> nn.Module:
             generator.
 
     Raises:
-        ValueError: the config names a class outside of SAM2's own, or SAM2 refuses the values.
+        ValueError: the config names a class outside of SAM2's own or holds an interpolation, or SAM2 refuses the
+            values.
     """
-    _check_targets(config, "sam2 config")
+    _check_config(config, "sam2 config")
     with hydra_left_as_found():
         from hydra.errors import InstantiationException
         from hydra.utils import instantiate
@@ -159,13 +160,18 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         raise ValueError(f"{path} does not fit its SAM2 config: {reason}") from error
 
 
-def _check_targets(node: Any, where: str) -> None:
+def _check_config(node: Any, where: str) -> None:
+    """Refuse whatever could run code of another's choice; raises ValueError."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if target is not None and target not in _CLASSES:
             raise ValueError(f"{where} names {target!r}; expected only SAM2's own classes: {sorted(_CLASSES)}.")
         for key, value in node.items():
-            _check_targets(value, f"{where}.{key}")
+            _check_config(key, f"{where}, a key,")
+            _check_config(value, f"{where}.{key}")
     elif isinstance(node, list | tuple):
         for number, value in enumerate(node):
-            _check_targets(value, f"{where}[{number}]")
+            _check_config(value, f"{where}[{number}]")
+    elif isinstance(node, str) and "${" in node:
+        # A resolver of OmegaConf can make a node, _target_ and all, out of a text that holds none before.
+        raise ValueError(f"{where} is {node!r}; expected plain values, without interpolations (${{...}}).")
