@@ -80,6 +80,7 @@ def test_an_image_begins_the_video(trained: str, masks: str, tmp_path: Path, mon
         (["a dog runs", "--trajectory", "MASKS", "--model", "m"], "takes the place of --model"),
         (["a dog runs", "--trajectory", "MASKS", "--planner", "llm"], "--planner has no part"),
         (["a dog runs", "--trajectory", "MASKS", "--llm-model", "m"], "--llm-model has no part"),
+        (["a dog runs", "--trajectory", "MASKS", "--llm-timeout", "0"], "--llm-timeout has no part"),
         (["MASKS", "--trajectory", "MASKS"], "PROMPT is missing"),
         (["gone.png", "a dog runs", "--trajectory", "MASKS"], "gone.png is not there"),
         (["a dog runs", "--trajectory", "MASKS", "--sharing", "1.5"], "expected 0 to 1"),

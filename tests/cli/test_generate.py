@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ttm.cli.few_shot_arguments import add_few_shot
 from ttm.cli.generate import OUTPUTS, Inputs, Sampling, make_video
 from ttm.cli.progress import Progress
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -145,10 +147,15 @@ BAD = {
     "preview": (["{picture}", "The red ball moves.", "--preview", "many"], 2, "'many' is no whole number"),
     "typo": (["{picture}", "The red ball moves.", "--sead", "1"], 2, "unrecognized arguments: --sead"),
     "no quotes": (["{picture}", "The", "red", "ball", "moves."], 2, "red ball moves.; a text of several words needs q"),
-    "few-shot alone": (
-        ["{picture}", "The red ball moves.", "--sharing", "0.1"],
+    "plan and a language model's option": (
+        ["{picture}", "--plan", "p.json", "--llm-model", "m"],
         2,
-        "expected --few-shot FOLDER beside",
+        "--llm-model has no part in --plan FILE",
+    ),
+    "plan and a language model's option, 0": (
+        ["{picture}", "--plan", "p.json", "--llm-timeout", "0"],
+        2,
+        "--llm-timeout has no part in --plan FILE",
     ),
     "seed": (["{picture}", "The red ball moves.", "--seed", str(2**64)], 2, "expected 0 to 2^63 - 1"),
     "both": (
@@ -171,6 +178,23 @@ def test_bad_input_is_one_line_before_any_model(
     assert message in printed.err
     assert printed.err.count("\n") == 1 and printed.out == ""
     assert not (tmp_path / "out").exists()
+
+
+def _few_shot_options() -> list[list[str]]:
+    """Every option of the group but --few-shot, each with the first value that it may have: 0 of a number."""
+    page = argparse.ArgumentParser(add_help=False)
+    add_few_shot(page)
+    others = [action for action in page._actions if action.dest != "few_shot"]
+    values = [[] if each.nargs == 0 else [each.choices[0] if each.choices else "0"] for each in others]
+    return [[each.option_strings[0], *value] for each, value in zip(others, values, strict=True)]
+
+
+@pytest.mark.parametrize("words", _few_shot_options(), ids=" ".join)
+def test_options_of_few_shot_alone_are_refused(
+    forbidden_ttm: Run, picture: str, prompt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert forbidden_ttm("generate", picture, prompt, *words, "-o", tmp_path / "out") == 2
+    assert f"{words[0]} has no part in this; expected --few-shot FOLDER beside it." in capsys.readouterr().err
 
 
 def test_a_trajectory_of_a_length_that_cannot_be_packed_is_resampled(

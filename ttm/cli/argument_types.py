@@ -1,13 +1,22 @@
-"""Types for argparse: what a word of the command line may say, and the line that says what is wrong with it."""
+"""Types for argparse: what a word of the command line may say, and the line that says what is wrong with it.
+
+Beside them :func:`given_options`: which of some options were written at all.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 DEFAULT_MODEL = "ttm-tiny"
 """Of every ``--model``."""
+
+
+def given_options(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Which options were given, as they are written ("--llm-model"); their default is None or False, and 0 is given."""
+    found = {name: getattr(arguments, name) for name in names}
+    return [f"--{name.replace('_', '-')}" for name, value in found.items() if value is not None and value is not False]
 
 
 def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ttm.cli.argument_types import DEFAULT_MODEL
+from ttm.cli.argument_types import DEFAULT_MODEL, given_options
 from ttm.cli.errors import EXIT_USAGE, CommandError
 from ttm.cli.few_shot_arguments import SHARING
 from ttm.cli.generate import OUTPUTS, chosen_device, digest, told_to, versions, write_outputs
@@ -65,10 +65,8 @@ def load_few_shot(folder: str, device: str | None, dtype: str | None) -> Any:
 
 def _prompt_and_image(arguments: Namespace) -> tuple[str, str | None]:
     """With one word after the options, IMAGE is left out and it is the prompt."""
-    for name in REFUSED:
-        if getattr(arguments, name):
-            option = f"--{name.replace('_', '-')}"
-            raise CommandError(f"{option} has no part in --few-shot; its masks come from --trajectory.", EXIT_USAGE)
+    if given := given_options(arguments, REFUSED):
+        raise CommandError(f"{given[0]} has no part in --few-shot; its masks come from --trajectory.", EXIT_USAGE)
     if arguments.planner != "rules":
         raise CommandError("--planner has no part in --few-shot; its prompt is taken as a whole.", EXIT_USAGE)
     if arguments.model != DEFAULT_MODEL:

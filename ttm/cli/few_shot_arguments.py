@@ -7,7 +7,10 @@ import argparse
 from ttm.cli.argument_types import scale, share
 
 SHARING = 0.2
-ONLY_FEW_SHOT = ("sharing", "renormalise_sharing", "match_colours", "controlnet_scale", "no_controlnet")
+ONLY_FEW_SHOT = (
+    *("sharing", "renormalise_sharing", "match_colours"),
+    *("controlnet_scale", "controlnet_guidance", "no_controlnet"),
+)
 """Options that mean nothing without ``--few-shot``; None or False where they were not given."""
 
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttm.cli.argument_types import given_options
 from ttm.cli.errors import EXIT_USAGE, CommandError
 from ttm.cli.few_shot_arguments import ONLY_FEW_SHOT
 from ttm.cli.inputs import read_image, read_masks, read_plan, read_trajectory
 from ttm.cli.output_folder import check_output, written_whole
-from ttm.cli.planner import make_plan
+from ttm.cli.planner import LLM_OPTIONS, make_plan
 from ttm.cli.progress import Progress, hush_libraries
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
@@ -265,13 +266,14 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _check_usage(arguments: Namespace) -> None:
-    if given := [name for name in ONLY_FEW_SHOT if getattr(arguments, name) not in (None, False)]:
-        option = f"--{given[0].replace('_', '-')}"
-        raise CommandError(f"{option} has no part in this; expected --few-shot FOLDER beside it.", EXIT_USAGE)
+    if given := given_options(arguments, ONLY_FEW_SHOT):
+        raise CommandError(f"{given[0]} has no part in this; expected --few-shot FOLDER beside it.", EXIT_USAGE)
     if arguments.prompt is None and arguments.plan is None:
         raise CommandError("PROMPT is missing; expected a sentence, or --plan FILE.", EXIT_USAGE)
     if arguments.plan and arguments.planner == "llm":
         raise CommandError("--plan takes the place of --planner llm; expected one of them.", EXIT_USAGE)
+    if arguments.plan and (given := given_options(arguments, LLM_OPTIONS)):
+        raise CommandError(f"{given[0]} has no part in --plan FILE, which skips the planner.", EXIT_USAGE)
     if arguments.preview and arguments.trajectory:
         raise CommandError("--preview draws what --trajectory would skip; expected one of them.", EXIT_USAGE)
 

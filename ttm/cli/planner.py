@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from ttm.cli.argument_types import given_options
 from ttm.cli.errors import EXIT_USAGE, CommandError
 
 if TYPE_CHECKING:
@@ -50,11 +51,9 @@ def make_plan(arguments: argparse.Namespace) -> tuple[PromptPlan, dict[str, Any]
     from ttm.planning.language_model_planner import PlannerFallbackWarning
     from ttm.prompt_planner import LanguageModelPlanner, RulePlanner
 
-    given = [name for name in LLM_OPTIONS if getattr(arguments, name) is not None]
     if arguments.planner == "rules":
-        if given:
-            option = f"--{given[0].replace('_', '-')}"
-            raise CommandError(f"{option} belongs to a language model; expected --planner llm beside it.", EXIT_USAGE)
+        if given := given_options(arguments, LLM_OPTIONS):
+            raise CommandError(f"{given[0]} belongs to a language model; expected --planner llm beside it.", EXIT_USAGE)
         return RulePlanner().plan(arguments.prompt), None
     if arguments.llm_model is None:
         raise CommandError("--llm-model is missing; expected which language model --planner llm asks.", EXIT_USAGE)
