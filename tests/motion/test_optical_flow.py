@@ -66,6 +66,19 @@ def test_masks_are_carried_by_a_uniform_motion() -> None:
         assert np.array_equal(carried[t], expected)
 
 
+def test_an_object_of_many_pixels_is_carried_as_its_parts_are() -> None:
+    """More pixels than a map of OpenCV may have rows; its parts have fewer, and columns that grow alike."""
+    whole, parts = np.zeros((256, 256), np.uint8), np.zeros((256, 256), np.uint8)
+    whole[20:220, 25:225] = 1
+    for number in range(4):
+        parts[20 + 50 * number : 70 + 50 * number, 25:225] = number + 1
+    flow = uniform(0, 1, count=3, size=256)
+    flow[..., 0] = 0.03 * (np.arange(256) - 100)
+    carried = carry_ids(whole, flow)
+    assert np.count_nonzero(whole) == 40_000 and np.count_nonzero(carried[3]) > 42_000
+    np.testing.assert_array_equal(carried > 0, carry_ids(parts, flow) > 0)
+
+
 def test_the_synthetic_worlds_flow_carries_its_masks() -> None:
     """Against an independent truth: the ids that the world draws. (A texture that spins leaves its outline where it is,
     which no flow can say.)"""

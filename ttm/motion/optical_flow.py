@@ -18,6 +18,8 @@ state how it is shown; this is the usual colour wheel, with a scale that does no
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,9 +118,12 @@ def carry_ids(first_ids: NDArray[np.uint8], flow: ArrayLike) -> NDArray[np.uint8
 
 def _at(move: Flow, points: NDArray[np.float32]) -> NDArray[np.float32]:
     """The flow [H, W, 2] at points [N, 2] (x, y), bilinear; beyond the frame that of its edge."""
-    x, y = (np.ascontiguousarray(points[:, n : n + 1]) for n in (0, 1))
+    side = math.ceil(math.sqrt(len(points)))  # OpenCV takes maps of fewer than 32767 rows and columns
+    folded = np.zeros((side * side, 2), np.float32)
+    folded[: len(points)] = points
+    x, y = (np.ascontiguousarray(folded[:, n].reshape(side, side)) for n in (0, 1))
     found = cv2.remap(move, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(found, np.float32).reshape(-1, 2)
+    return np.asarray(found, np.float32).reshape(-1, 2)[: len(points)]
 
 
 def _longest_nearby(move: Flow) -> Flow:
