@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttm.motion.mask_pictures import ids_picture, read_painted_frames
+from ttm.motion.mask_pictures import ids_picture, read_mask_file, read_painted_frames
 from ttm.motion.mask_trajectory import PALETTE, MaskTrajectory
 
 
@@ -47,6 +47,24 @@ def test_black_and_white_frames_are_one_object(tmp_path: Path, moves: MaskTrajec
     mask = moves.ids == 2
     folder = _paint(tmp_path / "white", (mask * 255).astype(np.uint8))
     np.testing.assert_array_equal(read_painted_frames(folder).ids, mask.astype(np.uint8))
+
+
+def test_transparent_pixels_are_background(tmp_path: Path, moves: MaskTrajectory) -> None:
+    ids, path = moves.ids[3], tmp_path / "mask.png"
+    shown = ids == 1
+    white = np.full((*ids.shape, 4), 255, np.uint8)
+    white[..., 3] = 255 * shown
+    Image.fromarray(white).save(path)
+    np.testing.assert_array_equal(read_mask_file(path), shown)
+    white[~shown, :3] = 90, 80, 70  # what editors leave below the transparent
+    Image.fromarray(white).save(path)
+    np.testing.assert_array_equal(read_mask_file(path), shown)
+    ids_picture(ids).save(path, transparency=2)  # an index that is transparent
+    np.testing.assert_array_equal(read_mask_file(path), ids * shown)
+    white[0, 0, 3] = 100
+    Image.fromarray(white).save(path)
+    with pytest.raises(ValueError, match="mask.png has half-transparent pixels; expected opaque ones"):
+        read_mask_file(path)
 
 
 def test_bad_folders_are_one_clear_error(tmp_path: Path, moves: MaskTrajectory) -> None:

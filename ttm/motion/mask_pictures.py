@@ -1,5 +1,7 @@
 """Masks in picture files: black and white, ids as grey values, an indexed picture, or the palette's colours.
 
+Pixels that are wholly transparent are background, whatever colour lies below; half-transparent ones are refused.
+
 Letters: T frames, L objects, H W pixels.
 """
 
@@ -113,11 +115,18 @@ def _from_numpy(path: Path) -> NDArray[np.generic]:
 
 def _from_picture(path: Path) -> NDArray[np.generic]:
     picture = _open(path)
-    if picture.mode in ("RGB", "RGBA"):
-        return _from_colours(np.asarray(picture.convert("RGB")), path)
-    if picture.mode not in ("1", "L", "P"):
+    if picture.mode not in ("1", "L", "P", "RGB", "RGBA"):
         raise ValueError(f"{path} has mode {picture.mode}; expected an 8-bit grey or indexed PNG.")
-    array = np.asarray(picture)
+    array = np.array(picture.convert("RGB") if picture.mode == "RGBA" else picture)
+    if picture.has_transparency_data:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        if not np.isin(alpha, (0, 255)).all():
+            raise ValueError(
+                f"{path} has half-transparent pixels; expected opaque ones, or no colour at all (background)."
+            )
+        array[alpha == 0] = 0
+    if array.ndim == 3:
+        return _from_colours(array, path)
     if array.dtype == bool or set(np.unique(array)) <= {0, 255}:
         return array.astype(bool)
     if array.max() > MAX_OBJECTS:
