@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.evaluation.conftest import NAMES, references, videos, write_clip  # noqa: F401  # fixtures
 from tests.metrics.test_fvd import i3d_file  # noqa: F401  # a fixture
 from ttm.cli import main
+from ttm.evaluation import streaming
 
 
 def _evaluate(*words: object) -> int:
@@ -54,6 +56,25 @@ def test_fvd_is_scored_against_references(
     (references / "more.mp4").write_bytes(b"nothing")
     assert _evaluate(*given) == 1, "a reference is missing from the figure"
     assert "more: reference:" in capsys.readouterr().out
+
+
+def test_scores_that_came_meanwhile_stay(
+    videos: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, scored = tmp_path / "scores.json", streaming.score_videos
+
+    def slowly(*given: Any, **named: Any) -> streaming.Scores:
+        path.write_text("another's")
+        return scored(*given, **named)
+
+    monkeypatch.setattr(streaming, "score_videos", slowly)
+    assert _evaluate(videos, "--metrics", "cf", "--features", "tiny", "--no-cache", "--json", path) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("metric") and "holds scores.json already; give another --json" in printed.err
+    assert path.read_text() == "another's"
 
 
 @pytest.mark.parametrize(

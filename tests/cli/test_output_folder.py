@@ -26,7 +26,7 @@ def _contents(folder: Path) -> dict[str, str]:
 
 def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "out"
-    with written_whole(target) as filling:
+    with written_whole(target, overwrite=True) as filling:
         _fill(filling)
         assert not target.exists()
     assert _contents(target) == {"video.mp4": "new", "run.json": "new"}
@@ -37,7 +37,7 @@ def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
 def test_other_files_of_an_existing_folder_stay(tmp_path: Path) -> None:
     _fill(tmp_path, "old")
     (tmp_path / "notes.txt").write_text("mine")
-    with written_whole(tmp_path) as filling:
+    with written_whole(tmp_path, overwrite=True) as filling:
         _fill(filling)
     assert _contents(tmp_path) == {"video.mp4": "new", "run.json": "new", "notes.txt": "mine"}
 
@@ -47,16 +47,36 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path: Path, error: BaseExcept
     _fill(tmp_path, "old")
     expected = CommandError if isinstance(error, OSError) else type(error)
     for target in (tmp_path, tmp_path / "deep" / "out"):
-        with pytest.raises(expected), written_whole(target) as filling:
+        with pytest.raises(expected), written_whole(target, overwrite=True) as filling:
             (filling / "video.mp4").write_text("half")
             raise error
     assert _contents(tmp_path) == {"video.mp4": "old", "run.json": "old"}
 
 
+@pytest.mark.parametrize("new", [False, True])
+def test_of_two_runs_into_one_folder_the_later_one_fails(tmp_path: Path, new: bool) -> None:
+    target = tmp_path / "out"
+    if not new:
+        target.mkdir()
+    with (
+        pytest.raises(CommandError, match=r"holds run.json, video.mp4 already; .*--overwrite"),
+        written_whole(target, overwrite=False) as late,
+    ):
+        _fill(late, "late")
+        (late / "more.txt").write_text("late")
+        with written_whole(target, overwrite=False) as first:
+            _fill(first)
+    assert _contents(target) == {"video.mp4": "new", "run.json": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with written_whole(target, overwrite=True) as later:
+        _fill(later, "later")
+    assert _contents(target) == {"video.mp4": "later", "run.json": "later"}
+
+
 def test_a_full_disk_is_called_so(tmp_path: Path) -> None:
     with (
         pytest.raises(CommandError, match="disk .* full; nothing was written"),
-        written_whole(tmp_path / "out"),
+        written_whole(tmp_path / "out", overwrite=True),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", "video.mp4")
 

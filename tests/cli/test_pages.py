@@ -67,6 +67,20 @@ def test_plan_prints_and_writes_what_the_planner_says(tmp_path: Path, capsys: py
     assert all(text in page for text in (*expected.phrases, *expected.local_prompts, expected.motion_prompt))
 
 
+def test_plan_keeps_a_file_that_came_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, made = tmp_path / "plan.json", RulePlanner.plan
+
+    def slowly(planner: RulePlanner, prompt: str) -> PromptPlan:
+        path.write_text("another's")
+        return made(planner, prompt)
+
+    monkeypatch.setattr(RulePlanner, "plan", slowly)
+    assert main(["plan", SENTENCE, "-o", str(path)]) == 1
+    assert "holds plan.json already" in capsys.readouterr().err and path.read_text() == "another's"
+
+
 def test_plan_says_when_nothing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "It is nice."]) == 1
     printed = capsys.readouterr().err

@@ -17,6 +17,7 @@ from PIL import Image
 from ttm.cli import main
 from ttm.cli import trajectory as module
 from ttm.data.video_writer import write_video
+from ttm.motion.keyframes import Keyframes
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.segmentation import Box, Point
 
@@ -156,6 +157,20 @@ def test_preview_over_the_video_that_the_masks_were_lifted_from(run: Run, moves:
     write_video(tmp_path / "clip.mp4", np.zeros((48, 24, 32, 3), np.uint8), 24)
     words = ("preview", tmp_path / "lifted.npz", "-o", tmp_path / "look", "--video", tmp_path / "clip.mp4")
     assert run(*words) == 0
+
+
+def test_a_trajectory_that_came_meanwhile_stays(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, drawn = tmp_path / "moves.npz", Keyframes.draw
+
+    def slowly(keyframes: Keyframes, *given: object) -> MaskTrajectory:
+        path.write_text("another's")
+        return drawn(keyframes, *given)
+
+    monkeypatch.setattr(Keyframes, "draw", slowly)
+    assert run("draw", ROOT / "docs" / "keyframes" / "demo_scene.json", "-o", path) == 1
+    assert "holds moves.npz already" in capsys.readouterr().err and path.read_text() == "another's"
 
 
 WRONG = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ttm.cli.errors import EXIT_FAILED, EXIT_USAGE, CommandError
-from ttm.cli.output_folder import check_output
+from ttm.cli.output_folder import check_output, refuse_overwriting
 from ttm.cli.progress import Progress, hush_libraries
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ def run(arguments: Namespace) -> int:
         scores = streaming.score_videos(items, metrics, form, arguments.batch_size, on_video=progress.step)
     print(report.table(scores))
     if output is not None:
+        refuse_overwriting(output.parent, [output.name], arguments.overwrite, "--json")
         report.write_json(output, report.to_dict(scores, _settings(arguments)))
         print(output)
     return EXIT_FAILED if scores.faulty else 0

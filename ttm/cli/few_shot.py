@@ -45,7 +45,8 @@ def run(arguments: Namespace) -> int:
         begin = time.perf_counter()
         out = _make(pipe, prompt, trajectory, picture, options, arguments.seed, progress)
         progress.seconds["few_shot"] = round(time.perf_counter() - begin, 3)
-        write_outputs(folder, out, _record(pipe, arguments, image, shown, options, progress.seconds))
+        record = _record(pipe, arguments, image, shown, options, progress.seconds)
+        write_outputs(folder, out, record, arguments.overwrite)
     print(folder / "video.mp4")
     return 0
 

@@ -119,10 +119,12 @@ def run(arguments: Namespace) -> int:
             pipe = load_pipeline(arguments.model, arguments.device, arguments.dtype)
         if arguments.preview:
             made = preview.draw(pipe, inputs, sampling, arguments.preview, progress)
-            preview.write(folder, made, run_record(pipe, arguments.model, sampling, progress.seconds, told, shown))
+            record = run_record(pipe, arguments.model, sampling, progress.seconds, told, shown)
+            preview.write(folder, made, record, arguments.overwrite)
         else:
             out = make_video(pipe, inputs, sampling, progress)
-            write_outputs(folder, out, run_record(pipe, arguments.model, sampling, progress.seconds, told, shown))
+            record = run_record(pipe, arguments.model, sampling, progress.seconds, told, shown)
+            write_outputs(folder, out, record, arguments.overwrite)
     if arguments.preview:
         print(preview.closing_words(folder, sampling.seed, arguments.preview))
     else:
@@ -238,11 +240,11 @@ def run_record(
     }
 
 
-def write_outputs(folder: Path, out: PipelineOutput, record: dict[str, Any]) -> None:
+def write_outputs(folder: Path, out: PipelineOutput, record: dict[str, Any], overwrite: bool) -> None:
     """Write everything that ``generate`` writes, all together or not at all.
 
     Raises:
-        CommandError: the folder can't be written.
+        CommandError: the folder can't be written, or holds outputs by now that may not be replaced.
     """
     from ttm.visualization import contact_sheet, write_video
 
@@ -250,7 +252,7 @@ def write_outputs(folder: Path, out: PipelineOutput, record: dict[str, Any]) -> 
     trajectory: MaskTrajectory = out.trajectory
     overlay = trajectory.overlay(frames)
     clip = {"num_frames": trajectory.num_frames, "height": trajectory.height, "width": trajectory.width}
-    with written_whole(folder) as filling:
+    with written_whole(folder, overwrite) as filling:
         write_video(filling / "video.mp4", frames, trajectory.fps)
         write_video(filling / "trajectory.mp4", trajectory.to_video(), trajectory.fps)
         write_video(filling / "overlay.mp4", overlay, trajectory.fps)

@@ -35,10 +35,9 @@ def check_output(folder: Path, names: Iterable[str], overwrite: bool, option: st
     """
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"{folder} is a file; expected a folder, or a path where none is yet.")
-    there = sorted(name for name in names if (folder / name).exists())
-    if there and not overwrite:
-        raise CommandError(f"{folder} holds {', '.join(there)} already; give another {option}, or --overwrite.")
-    if folders := [name for name in there if (folder / name).is_dir()]:
+    names = sorted(names)
+    refuse_overwriting(folder, names, overwrite, option)
+    if folders := [name for name in names if (folder / name).is_dir()]:
         raise CommandError(f"{folder / folders[0]} is a folder; expected a file to replace. Give another {option}.")
     ground = _existing(folder)
     if not ground.is_dir():
@@ -54,15 +53,30 @@ def check_output(folder: Path, names: Iterable[str], overwrite: bool, option: st
         raise CommandError(f"The disk of {ground} is full: {free / 2**20:.1f} MB free; {expected}.")
 
 
+def refuse_overwriting(folder: Path, names: Iterable[str], overwrite: bool, option: str = "-o") -> None:
+    """The part of :func:`check_output` that is looked at again before writing: another run may have been quicker.
+
+    Raises:
+        CommandError: an output is there already.
+    """
+    there = [] if overwrite else sorted(name for name in names if (folder / name).exists())
+    if there:
+        raise CommandError(f"{folder} holds {', '.join(there)} already; give another {option}, or --overwrite.")
+
+
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
+def written_whole(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Hand out a folder to fill; its files move to ``folder`` when the block ends without an error.
 
     A new ``folder`` appears by one rename. Into one that exists each file moves by a rename of its own, so
     that no half-written file ever stands in the place of a whole one. On an error nothing stays behind.
 
+    Args:
+        folder: where the files go.
+        overwrite: whether they may replace files that are there by then.
+
     Raises:
-        CommandError: the disk is full, or the folder can't be written.
+        CommandError: a file is there already, the disk is full, or the folder can't be written.
     """
     parent = folder if folder.is_dir() else folder.parent
     made = [path for path in (parent, *parent.parents) if not path.exists()]
@@ -71,6 +85,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         filling = Path(tempfile.mkdtemp(prefix=".ttm-", dir=parent))
         yield filling
+        refuse_overwriting(folder, (path.name for path in filling.iterdir()), overwrite)
         _move(filling, folder)
     except OSError as error:
         _discard(filling, made)

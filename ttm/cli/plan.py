@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ttm.cli.errors import CommandError
+from ttm.cli.output_folder import refuse_overwriting
 from ttm.cli.planner import make_plan
 from ttm.objects import PromptPlan
 
@@ -14,12 +15,13 @@ from ttm.objects import PromptPlan
 def run(arguments: Namespace) -> int:
     """Print the plan of a sentence; write it too with ``--output``."""
     path = Path(arguments.output) if arguments.output else None
-    if path is not None and path.exists() and not arguments.overwrite:
-        raise CommandError(f"{path} is there already; give another -o, or --overwrite to replace it.")
+    if path is not None:
+        refuse_overwriting(path.parent, [path.name], arguments.overwrite)
     if path is not None and not path.absolute().parent.is_dir():
         raise CommandError(f"{path.absolute().parent} is no folder; expected one to write {path.name} in.")
     plan, _ = make_plan(arguments)
     if path is not None:
+        refuse_overwriting(path.parent, [path.name], arguments.overwrite)
         plan.save(path)
     print(json.dumps(plan.to_dict(), indent=2, ensure_ascii=False) if arguments.json else page(plan))
     return 0

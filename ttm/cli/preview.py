@@ -88,12 +88,12 @@ def sheet(preview: Preview) -> NDArray[np.uint8]:
     return preview_sheet(preview.first_frame, rows, preview.plan)
 
 
-def write(folder: Path, preview: Preview, record: dict[str, Any]) -> None:
+def write(folder: Path, preview: Preview, record: dict[str, Any], overwrite: bool) -> None:
     """Write the sheet, the plan and every trajectory, all together or not at all."""
     from PIL import Image
 
     picture = Image.fromarray(sheet(preview))
-    with written_whole(folder) as filling:
+    with written_whole(folder, overwrite) as filling:
         picture.save(filling / "preview.png")
         preview.plan.save(filling / "plan.json")
         for seed, trajectory in preview.trajectories.items():

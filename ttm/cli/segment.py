@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> int:
         {"id": number, "phrase": phrase, "share_of_image": share}
         for number, (phrase, share) in enumerate(zip(arguments.phrases, shares, strict=True), start=1)
     ]
-    with written_whole(folder) as filling:
+    with written_whole(folder, arguments.overwrite) as filling:
         ids_picture(ids).save(filling / "ids.png")
         Image.fromarray(MaskTrajectory(ids[None]).overlay(image[None])[0]).save(filling / "overlay.png")
         write_json(filling / "segment.json", {"image": arguments.image, "model": arguments.model, "objects": rows})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ttm.cli.errors import EXIT_USAGE, CommandError
 from ttm.cli.generate import chosen_device, load_pipeline
 from ttm.cli.inputs import read_image, read_masks, read_trajectory
-from ttm.cli.output_folder import check_output, written_whole
+from ttm.cli.output_folder import check_output, refuse_overwriting, written_whole
 from ttm.cli.progress import Progress
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import MAX_OBJECTS
@@ -40,7 +40,7 @@ def draw(arguments: Namespace) -> int:
     keyframes = Keyframes.load(arguments.keyframes)
     trajectory = keyframes.draw(read_masks(arguments.mask) if arguments.mask else None)
     names = [item.name for item in keyframes.scene.objects]
-    return _finish(path, trajectory, names)
+    return _finish(path, trajectory, names, arguments.overwrite)
 
 
 def extract(arguments: Namespace) -> int:
@@ -52,7 +52,7 @@ def extract(arguments: Namespace) -> int:
     if source.is_dir():
         if wanted:
             raise CommandError("--phrase, --box and --point are for a video; a folder holds its objects.", EXIT_USAGE)
-        return _finish(path, _painted(source, arguments), [])
+        return _finish(path, _painted(source, arguments), [], arguments.overwrite)
     if not 1 <= len(wanted) <= MAX_OBJECTS:
         expected = f"expected 1 to {MAX_OBJECTS} of --phrase, --box and --point"
         raise CommandError(f"{len(wanted)} objects are asked for; {expected}.", EXIT_USAGE)
@@ -70,7 +70,7 @@ def extract(arguments: Namespace) -> int:
             chosen = [_choice(each) for each in wanted]
             trajectory = extract_trajectory(segmenter, source, chosen, arguments.fps, arguments.num_frames, size)
     names = [each if isinstance(each, str) else "at " + ",".join(f"{value:g}" for value in each) for each in wanted]
-    return _finish(path, trajectory, names)
+    return _finish(path, trajectory, names, arguments.overwrite)
 
 
 def preview(arguments: Namespace) -> int:
@@ -83,7 +83,7 @@ def preview(arguments: Namespace) -> int:
     check_output(folder, PREVIEW, arguments.overwrite)
     trajectory = read_trajectory(arguments.trajectory)
     frames = _background(trajectory, arguments)
-    with written_whole(folder) as filling:
+    with written_whole(folder, arguments.overwrite) as filling:
         if arguments.video:
             contact_sheet(filling / "preview.png", frames, trajectory)
         else:
@@ -146,8 +146,9 @@ def _background(trajectory: MaskTrajectory, arguments: Namespace) -> NDArray[np.
     return np.full(shape, _PAPER_GREY, np.uint8)
 
 
-def _finish(path: Path, trajectory: MaskTrajectory, names: list[str]) -> int:
+def _finish(path: Path, trajectory: MaskTrajectory, names: list[str], overwrite: bool) -> int:
     """Write a trajectory and say what is in it."""
+    refuse_overwriting(path.parent, [path.name], overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     trajectory.save(path)
     seen = (trajectory.areas() > 0).sum(axis=0)
