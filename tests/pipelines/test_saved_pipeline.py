@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from ttm import ImageToMotionPipeline, MaskTrajectory, MotionToVideoPipeline, Pipeline, PromptPlan
-from ttm.pipelines import embedded
+from ttm.pipelines import embedded, saved_pipeline
 from ttm.segmentation import Segmenter
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +125,29 @@ def test_weights_at_rest_in_half_precision_are_opened_in_single(pipe: Pipeline, 
         assert getattr(kept, name).dtype == torch.bfloat16
         for key, value in getattr(pipe, name).state_dict().items():
             assert torch.equal(getattr(opened, name).state_dict()[key], value.float())
+
+
+@pytest.mark.parametrize("written", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("known", ["dtype", "torch_dtype"])
+def test_a_dtype_by_either_name_reaches_every_release_of_diffusers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, written: str, known: str
+) -> None:
+    """Older releases ignore the name that they do not know; only what is handed on tells them apart."""
+    opened, handed = DiffusionPipeline.from_pretrained.__func__, {}  # type: ignore[attr-defined]
+
+    def listening(cls: type[Any], *given: Any, **named: Any) -> Any:
+        handed.update(named)
+        return opened(cls, *given, **named)
+
+    monkeypatch.setattr(saved_pipeline, "_DTYPE_ARGUMENT", known)
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(listening))
+    pipe = Pipeline.from_pretrained(folder, **{written: torch.bfloat16})
+    assert {name for name in handed if "dtype" in name} == {known}
+    assert pipe.transformer.dtype == pipe.text_encoder.dtype == torch.bfloat16
+
+
+def test_the_index_is_read_as_diffusers_0_37_asks_for_it(folder: Path) -> None:
+    assert Pipeline._dict_from_json_file(folder / "model_index.json", dduf_entries=None)["_class_name"] == "Pipeline"
 
 
 def test_components_and_settings_given_at_opening_win(make_pipeline: Make, pipe: Pipeline, folder: Path) -> None:

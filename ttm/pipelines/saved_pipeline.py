@@ -24,7 +24,7 @@ from ttm.pipelines.embedded import embedded_folder, embedded_models
 INDEX = "model_index.json"
 CUSTOM_PIPELINE = "pipeline"
 
-# Named torch_dtype in older releases of diffusers, which ignore "dtype".
+# Named torch_dtype in older releases of diffusers, which ignore "dtype"; callers may write either with any release.
 _DTYPE_ARGUMENT = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
 
 _LOADING = {
@@ -78,8 +78,8 @@ class SavedPipeline(DiffusionPipeline):
         """
         name = os.fspath(pretrained_model_name_or_path)
         _check_arguments(cls, kwargs)
-        if not {"dtype", "torch_dtype"} & set(kwargs):
-            kwargs[_DTYPE_ARGUMENT] = torch.float32
+        given = [kwargs.pop(name) for name in ("torch_dtype", "dtype") if name in kwargs]
+        kwargs[_DTYPE_ARGUMENT] = given[-1] if given else torch.float32
         kwargs.setdefault("use_safetensors", True)
         folder = _local_folder(name)
         if folder is not None:
@@ -106,7 +106,8 @@ class SavedPipeline(DiffusionPipeline):
             super().__setattr__(name, value)
 
     @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, Any]:
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[str], dduf_entries: None = None) -> dict[str, Any]:
+        # Older releases of diffusers also hand over the entries of an archive, of which a folder has none.
         # The saved class name has the form [file, class], by which plain diffusers finds pipeline.py. Here
         # the class
         # is known, and running a file of the folder would only ask the user for trust without need.
