@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import MotionAdapter
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    MotionAdapter,
+    UniPCMultistepScheduler,
+)
 
 from ttm.models.lora import add_lora
 from ttm.motion.control_picture import control_picture
@@ -78,6 +83,29 @@ def test_the_first_frame_stays_what_it_was_given(pipe: FewShotPipeline, run: Any
     assert len(seen) == STEPS
     for noisy in seen:  # two guidance passes each
         assert noisy.shape[0] == 2 and torch.equal(noisy[0, :, 0], latents[:, 0])
+
+
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_other_schedulers_leave_the_first_frame_clean(pipe: FewShotPipeline, run: Any, masks: Any, kind: Any) -> None:
+    own, seen = pipe.scheduler, []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    pipe.scheduler = kind.from_config(own.config)
+    try:
+        first = run(masks(WINDOW))[:, :1]
+    finally:
+        pipe.scheduler = own
+        handle.remove()
+    assert len(seen) >= STEPS and all(torch.equal(noisy[:1, :, :1], first[None]) for noisy in seen)
+
+
+def test_a_scheduler_that_scales_latents_is_refused(pipe: FewShotPipeline, run: Any, masks: Any) -> None:
+    own = pipe.scheduler
+    pipe.scheduler = EulerDiscreteScheduler.from_config(own.config)
+    try:
+        with pytest.raises(ValueError, match="EulerDiscreteScheduler scales latents.*expected one .*: DDIMScheduler"):
+            run(masks(WINDOW))
+    finally:
+        pipe.scheduler = own
 
 
 def test_masks_prompt_and_sharing_matter(run: Any, masks: Any, pipe: FewShotPipeline) -> None:

@@ -59,7 +59,8 @@ class FewShotPipeline(FewShotSampling):
         vae: ``AutoencoderKL``.
         tokenizer, text_encoder: CLIP's.
         unet: ``MaskedUNetMotionModel`` without condition channels.
-        scheduler: ``DDIMScheduler`` with "epsilon", what the U-Net was trained for.
+        scheduler: ``DDIMScheduler`` with "epsilon", what the U-Net was trained for; or another of diffusers that takes
+            latents as they are (not ``EulerDiscreteScheduler``, which scales them).
         image_unet: ``UNet2DConditionModel`` of the base, which draws first frames; None: every call brings an image.
         controlnet: ``ControlNetModel`` of the same base, from masks to first frames, or None.
         num_frames: W, of the windows that the U-Net was trained on; also of a video by default.
@@ -245,6 +246,7 @@ class FewShotPipeline(FewShotSampling):
             negative_prompt,
             callback_on_step_end_tensor_inputs,
         )
+        self._sampler.check_latents_unscaled(sampling["num_inference_steps"])
         strength = self._scale(controlnet_conditioning_scale, "controlnet_conditioning_scale")
         guidance = self._scale(controlnet_guidance_scale, "controlnet_guidance_scale")
         request = FewShotRequest.read(

@@ -69,6 +69,19 @@ class Sampler:
                 " rescale_betas_zero_snr=False."
             )
 
+    def check_latents_unscaled(self, num_inference_steps: int) -> None:
+        """For latents of which some are clean: the scheduler must take all of them as they are.
+
+        Raises:
+            ValueError: it scales the first noise, or what the model sees of the latents at a timestep.
+        """
+        timestep, probe = self.timesteps(num_inference_steps, "cpu")[0], torch.ones(1)
+        if not (torch.equal(self.first(probe), probe) and torch.equal(self.model_input(probe, timestep), probe)):
+            raise ValueError(
+                f"The {type(self.scheduler).__name__} scales latents, which would spoil a clean first frame among them;"
+                " expected one that does not: DDIMScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler."
+            )
+
     def timesteps(self, num_inference_steps: int, device: torch.device | str) -> Tensor:
         """The timesteps of the steps, falling, [num_inference_steps]."""
         if self.flow_matching:
