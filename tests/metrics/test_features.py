@@ -56,6 +56,16 @@ def test_a_damaged_file_costs_one_computation(tmp_path: Path, content: bytes) ->
     assert network.asked == 1
 
 
+def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    network = MeanColour()
+    kept = KeptFeatures(network, tmp_path / "file", at_hand=1)
+    for n in (0, 1, 0):
+        assert len(kept.extract([noise_clip(n)])) == 1
+    assert network.asked == 3 and [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "Features are not kept for next time" in caplog.text
+
+
 def test_features_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     black = Clip(np.zeros((2, 4, 4, 3), np.uint8), 8.0)
     (value,) = KeptFeatures(Broken(), tmp_path).extract([black])

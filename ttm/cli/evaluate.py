@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ttm.cli.errors import EXIT_FAILED, EXIT_USAGE, CommandError
+from ttm.cli.generate import chosen_device
 from ttm.cli.output_folder import check_output, refuse_overwriting
 from ttm.cli.progress import Progress, hush_libraries
 
@@ -35,6 +36,7 @@ def run(arguments: Namespace) -> int:
         _found(arguments.trajectories, (inputs.TRAJECTORY_SUFFIX,), "trajectories"),
         required,
     )
+    device = chosen_device(arguments.device)
     form = inputs.Form(arguments.num_frames, arguments.fps, tuple(arguments.size) if arguments.size else None)
     hush_libraries()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # an absent file is one error, not six notes
@@ -42,7 +44,7 @@ def run(arguments: Namespace) -> int:
 
     with Progress() as progress:
         with progress.stage("load", "loading the networks"):
-            metrics = choice.build_metrics(names, _sources(arguments), _device(arguments), _cache(arguments))
+            metrics = choice.build_metrics(names, _sources(arguments), device, _cache(arguments))
         progress.expect(len(items))
         scores = streaming.score_videos(items, metrics, form, arguments.batch_size, on_video=progress.step)
     print(report.table(scores))
@@ -93,12 +95,6 @@ def _sources(arguments: Namespace) -> Any:
         segmenter=arguments.segmenter,
         tiny=arguments.features == "tiny",
     )
-
-
-def _device(arguments: Namespace) -> str:
-    import torch
-
-    return str(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _cache(arguments: Namespace) -> Path | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from ttm.atomic_write import written_beside
 from ttm.metrics.scoring import Clip
 
 _NAME = "features"
+_log = logging.getLogger(__name__)
 
 
 class Features(Protocol):
@@ -45,7 +47,8 @@ class KeptFeatures:
     """Features, remembered for the clips at hand and kept on the disk for later runs.
 
     Several metrics of one network share an instance, so that each clip passes through the network once. A file's
-    name is a hash of the frames, the convention and the weights; features that are not finite are not kept.
+    name is a hash of the frames, the convention and the weights; features that are not finite are not kept. A folder
+    that can't be written costs a line in the log, not the features.
 
     Args:
         features: what to keep.
@@ -57,6 +60,7 @@ class KeptFeatures:
         self.convention, self.weights = features.convention, features.weights
         self._features, self._folder, self._at_hand = features, folder, at_hand
         self._memory: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._told = False
 
     def extract(self, clips: Sequence[Clip]) -> list[NDArray[np.float32]]:
         """See :class:`Features`."""
@@ -97,6 +101,11 @@ class KeptFeatures:
         path = self._path(key)
         if path is None or not np.isfinite(value).all():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(path) as beside:
-            save_file({_NAME: np.ascontiguousarray(value)}, beside)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_beside(path) as beside:
+                save_file({_NAME: np.ascontiguousarray(value)}, beside)
+        except (OSError, SafetensorError) as error:
+            if not self._told:
+                _log.warning("Features are not kept for next time: %s", error)
+            self._told = True
