@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,8 @@ def written_beside(path: str | Path) -> Iterator[Path]:
             The subclass (``PermissionError``, …) and ``errno`` are the system's.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # Process ids alone repeat between machines that share a disk.
+    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.{os.getpid()}.part{path.suffix}")
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "This is a folder; expected the path of a file", str(path))
     if not path.parent.is_dir():
