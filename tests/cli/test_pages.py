@@ -42,6 +42,11 @@ def test_every_command_has_a_page(words: tuple[str, ...], capsys: pytest.Capture
     assert capsys.readouterr().out.startswith(f"usage: ttm {' '.join(words)}")
 
 
+def test_segment_says_which_part_of_an_image_it_searches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "--help"]) == 0
+    assert "the largest centred part with its aspect ratio" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_longer_page_names_no_option_that_there_is_not() -> None:
     page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![-\w])--[a-z][a-z-]*", page))

@@ -168,7 +168,8 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         "segment",
         usage="ttm segment IMAGE PHRASE [PHRASE ...] -o OUT [options]",
         description="Find objects in an image. Writes ids.png (an indexed PNG: 0 background, k the k-th "
-        "phrase), overlay.png and segment.json.",
+        "phrase), overlay.png and segment.json. Only what a video of the model shows is searched: the largest centred "
+        "part with its aspect ratio; beside it all is background.",
     )
     page.add_argument("image", metavar="IMAGE")
     page.add_argument("phrases", metavar="PHRASE", nargs="+", type=words, help='what to find: "red ball" "blue square"')
