@@ -19,7 +19,7 @@ from stages.processes import Alone, Processes, together
 
 _LEFTOVER = re.compile(
     r"\.(?:transformer|scheduler|adapter|step-\d{8}|begun_with\.json)\.(\d+)\.(?:part|old)"
-    r"|\.few_shot\.(\d+)(?:[._-][0-9a-f]+)?\.part\.(?:json|safetensors)"  # of ttm.atomic_write
+    r"|\.few_shot\.(?:[0-9a-f]{8}\.)?(\d+)\.part\.(?:json|safetensors)"  # of ttm.atomic_write
     r"|\.write-(\d+)\.part"
     r"|\.step-\d{8}\.old"
 )

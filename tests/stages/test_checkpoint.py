@@ -190,7 +190,7 @@ def test_parts_of_a_living_process_are_left_alone(tmp_path: Path) -> None:
 
 def test_leftovers_are_removed_and_nothing_of_the_user(tmp_path: Path) -> None:
     own = [".venv.old", ".bashrc.old", ".env.part", ".backup.2024.old", ".transformer.old", ".write.part", ".git"]
-    left = [".few_shot.999999999.part.json", ".few_shot.999999999.0a1b2c3d.part.safetensors", ".step-00000002.old",
+    left = [".few_shot.999999999.part.json", ".few_shot.0a1b2c3d.999999999.part.safetensors", ".step-00000002.old",
             ".step-00000004.999999999.old", ".begun_with.json.999999999.part", ".write-999999999.part"]  # fmt: skip
     for name in [*own, *left]:
         (tmp_path / name).mkdir()
