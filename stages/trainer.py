@@ -28,14 +28,14 @@ from stages.attention_kernel import attention_kernel
 from stages.checkpoint import (
     Checkpoint,
     latest_checkpoint,
-    list_checkpoints,
     load_optimizer_tensors,
     optimizer_tensors,
     save_checkpoint,
 )
+from stages.disk_space import expect_space
 from stages.draws import dropped, noise_like
 from stages.objectives import Objective, weighted_error
-from stages.optimization import EMA, build_optimizer, learning_rate, state_bytes
+from stages.optimization import EMA, build_optimizer, learning_rate
 from stages.processes import AllOf
 from stages.settings import Settings
 from stages.sharding import forget_gathered, is_shared_out, local, share_out, whole
@@ -100,7 +100,8 @@ class Trainer:
         if accelerator.is_main_process:
             for folder in (self.folder, self.folder / "checkpoints"):
                 remove_leftovers(folder)
-            prepare_output(self.folder, self._checkpoint_bytes(), self._checkpoints_to_fit(), self._export_bytes())
+            prepare_output(self.folder)
+            expect_space(settings, self.model, self.step)
         accelerator.wait_for_everyone()
         self.wrapped = self.model if shared_out else accelerator.prepare(self.model)
         self._stop = False
@@ -206,27 +207,6 @@ class Trainer:
                 local(self.ema.average[name]).copy_(checkpoint.ema.own(name, parameter))
         load_optimizer_tensors(self.optimizer, self.named, checkpoint.optimizer)
         return int(checkpoint.state["step"])
-
-    def _checkpoint_bytes(self) -> int:
-        """Weights, their average and the optimiser's state."""
-        weights = 8 * sum(p.numel() for _, p in self.named)
-        return weights + state_bytes(self.named, self.settings.optimizer.name)
-
-    def _export_bytes(self) -> int:
-        """What the run ends with: the whole model, what was trained of it apart, or that alone."""
-        values = 0
-        if self.settings.stage.name == "few_shot" or self.settings.host.trainable in ("adapter", "lora"):
-            values += sum(p.numel() for _, p in self.named)
-        if self.settings.stage.name != "few_shot":
-            values += sum(p.numel() for p in self.model.parameters())
-        return values * getattr(torch, self.settings.export_dtype).itemsize
-
-    def _checkpoints_to_fit(self) -> int:
-        """How many more checkpoints there will be at a time; at least one, since the run ends with its weights."""
-        every = self.settings.checkpoint_every
-        still = math.ceil(self.settings.max_steps / every) - self.step // every
-        at_once = self.settings.keep_checkpoints + 1 - len(list_checkpoints(self.folder / "checkpoints"))
-        return max(1, min(still, at_once))
 
     def _save(self) -> None:
         state = {

@@ -159,17 +159,11 @@ def remove_leftovers(folder: Path) -> None:
                 remove_quietly(path)
 
 
-def prepare_output(folder: Path, checkpoint_bytes: int = 0, count: int = 0, export_bytes: int = 0) -> None:
+def prepare_output(folder: Path) -> None:
     """Make the output folder, and fail now rather than at a checkpoint.
 
-    Args:
-        folder: to write.
-        checkpoint_bytes: of one checkpoint.
-        count: how many more of them must fit.
-        export_bytes: of what the run ends with.
-
     Raises:
-        OSError: it can't be made or written, or lacks space.
+        OSError: it can't be made or written.
     """
     probe = folder / f".write-{os.getpid()}.part"
     try:
@@ -179,8 +173,3 @@ def prepare_output(folder: Path, checkpoint_bytes: int = 0, count: int = 0, expo
     except OSError as error:
         reason = f"output_dir can't be written ({error.strerror}); expected a writable folder"
         raise OSError(error.errno, reason, str(folder)) from error
-    free, needed = shutil.disk_usage(folder).free, checkpoint_bytes * count + export_bytes
-    if free < needed:
-        what = f"for {count} more checkpoint(s) and what the run ends with"
-        reason = f"output_dir has {free / 1e9:.2f} GB left; expected {needed / 1e9:.2f}, {what}"
-        raise OSError(errno.ENOSPC, reason, str(folder))
