@@ -29,7 +29,6 @@ Rows are on the disk as they finish; the same command goes on where it was stopp
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,6 +48,7 @@ from stages.settings import VARIED_COLOURS, WEIGHTINGS, Settings
 from ttm.atomic_write import written_beside
 from ttm.data.clip_folder import Clip
 from ttm.data.motion_patterns import PATTERNS
+from ttm.data.prepared_clips import digest_of
 from ttm.data.synthetic import SyntheticScene, SyntheticWorld
 from ttm.evaluation.tiny_features import TinyClipFeatures, tiny_segmenter
 from ttm.metrics.clip import frame_consistency, text_alignment
@@ -134,7 +134,8 @@ def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -
     scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
     clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
     settings = training_settings(seed, masks, arguments)
-    decisive = {"settings": asdict(settings), "clips": [_digest(clip) for clip in clips]}
+    shown = [(clip.prompt, digest_of(clip.frames), digest_of(clip.ids)) for clip in clips]
+    decisive = {"settings": asdict(settings), "clips": shown}
     trained = arguments.output / f"trained-{fingerprint(decisive, base_files(arguments))[:8]}"
     folder = trained / f"{name}-{seed}{'' if masks else '-without-mask'}"
     settings.output_dir = settings.data.clips.folder = str(folder)
@@ -143,10 +144,6 @@ def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -
     pipe = FewShotPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _digest(clip: Clip) -> str:
-    return hashlib.sha256(clip.frames.tobytes() + clip.ids.tobytes() + clip.prompt.encode()).hexdigest()
 
 
 def training_settings(seed: int, masks: bool, arguments: argparse.Namespace) -> Settings:

@@ -4,12 +4,15 @@ without losing one.
 The manual masklets of one SA-V video (its annotations; the video itself is not needed) become a
 :class:`MaskTrajectory`, at the model's size and number of frames; then the sets of objects in the tokens
 (masked cross-attention), the owners of the tokens (masked self-attention). Counted: the objects that each step still
-has, of those that the annotation shows in any frame. Stage 2 renders it over a photograph, to be looked at.
+has, of those that the annotation shows in any frame. Stage 2 renders it over a photograph, to be looked at; a video
+of one flat colour counts as no object kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from benchmarks.measure import Figure, Measure, Outcome, Row, Settings, sampling_seed
 from benchmarks.subject import Subject
@@ -46,7 +49,7 @@ def measure(subject: Subject, settings: Settings, item: str) -> Outcome:
         "trajectory": len(fitted.object_ids),
         "token_sets": occupied,
         "token_owners": owned,
-        "rendered": int(frames.shape[0]),
+        "rendered": int(frames.shape[0]) if np.ptp(frames) > 0 else 0,
         "visible_frames": {str(number): int((fitted.ids == number).any(axis=(1, 2)).sum()) for number in numbers},
     }
     return Outcome(row, {"trajectory": fitted.to_video(), "generated": frames})
@@ -63,7 +66,8 @@ def summarise(rows: Sequence[Row]) -> list[Figure]:
         steps = [row[name] for name in ("trajectory", "token_sets", "token_owners")]
         note = f"of {count} objects: trajectory {steps[0]}, token sets {steps[1]}, owners {steps[2]}"
         note += f"; stage 2 rendered {row['rendered']} frames"
-        figures.append(Figure(NAME, min(steps) / count, count, unit="%", goal=1.0, note=note))
+        kept = min(steps) / count if row["rendered"] else 0.0
+        figures.append(Figure(NAME, kept, count, unit="%", goal=1.0, note=note))
     return figures
 
 

@@ -105,7 +105,8 @@ def test_every_measure_of_the_stages_runs_on_a_real_pipeline(kind: str, request:
         measure = module.MEASURE
         rows = [measure.measure(subject, SETTINGS, item).row for item in measure.items(SETTINGS)]
         figures = measure.summarise(rows)
-        assert any(figure.count > 0 and figure.value is not None for figure in figures)
+        assert any(figure.value is not None for figure in figures)
+        assert all(figure.count > 0 for figure in figures if figure.goal is not None and figure.value is not None)
         reached = {figure.name for figure in figures if figure.reached and figure.unit != "dB"}
         if kind == "unet_pipe":  # of its random autoencoder's round trip, which follows nothing either
             reached -= {"stage 2 follows the true trajectory, share of round trip"}
