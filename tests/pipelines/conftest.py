@@ -147,6 +147,31 @@ def _unet_components() -> dict[str, Any]:
     }
 
 
+def offloaded(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, set[str]]]:
+    """Turn model CPU offload on, and tell at each forward which model runs and which are on the device.
+
+    No accelerator here, so the device is the CPU by another name, "cpu:0"; every move is diffusers' own. What a model's
+    own hook sends away just before it runs stays, since accelerate sees it on a CPU: these are too many, never too few.
+    """
+    names = {id(part): name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    there: set[str] = set()
+    seen: list[tuple[str, set[str]]] = []
+    move = torch.nn.Module.to
+
+    def to(model: torch.nn.Module, *given: Any, **named: Any) -> Any:
+        place = next((torch.device(each) for each in given if isinstance(each, str | torch.device)), None)
+        if place is not None and id(model) in names:
+            (there.discard if place.index is None else there.add)(names[id(model)])
+        return move(model, *given, **named)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    for name in names.values():
+        getattr(pipe, name).register_forward_hook(lambda *_, name=name: seen.append((name, set(there))))
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert all(hasattr(getattr(pipe, name), "_hf_hook") for name in names.values()) and not there
+    return seen
+
+
 COMPONENTS = {"wan": _wan_components, "unet": _unet_components}
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.pipelines.conftest import offloaded
 from ttm import ImageToMotionPipeline, MotionToVideoPipeline, Pipeline, PromptPlan
 
 Make = Callable[..., Pipeline]
@@ -82,6 +83,19 @@ def test_hooks_of_offload_run_for_every_model(make_pipeline: Make, image: Pixels
     hooked = pipe(image, prompt, generator=seeded(0), output_type="np").frames
     np.testing.assert_array_equal(hooked, bare)
     assert all(hook.calls > 0 for hook in hooks.values()), {name: hook.calls for name, hook in hooks.items()}
+
+
+@BOTH_HOSTS
+def test_with_offload_a_transformer_is_alone_at_work(
+    make_pipeline: Make, image: Pixels, prompt: str, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = make_pipeline(with_segmenter=True)
+    bare = pipe(image, prompt, generator=seeded(0), output_type="np").frames
+    seen = offloaded(pipe, monkeypatch)
+    np.testing.assert_array_equal(pipe(image, prompt, generator=seeded(0), output_type="np").frames, bare)
+    for name in ("motion_transformer", "transformer"):
+        at_work = [there for who, there in seen if who == name]
+        assert at_work and all(there == {name} for there in at_work)
 
 
 @BOTH_HOSTS

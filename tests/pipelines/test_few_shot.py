@@ -19,6 +19,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from tests.pipelines.conftest import offloaded
 from ttm.models.lora import add_lora
 from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -106,6 +107,18 @@ def test_a_scheduler_that_scales_latents_is_refused(pipe: FewShotPipeline, run: 
             run(masks(WINDOW))
     finally:
         pipe.scheduler = own
+
+
+def test_offload_keeps_controlnet_until_the_first_frame_is_drawn(
+    base: Path, masks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = FewShotPipeline.from_base(str(base), **SETTINGS)
+    pipe.set_progress_bar_config(disable=True)
+    seen = offloaded(pipe, monkeypatch)
+    assert pipe.image_unet._hf_hook.prev_module_hook.model is pipe.text_encoder, "its forward sends no ControlNet away"
+    pipe("a dog runs", masks(WINDOW), output_type="latent")
+    assert [there for who, there in seen if who == "unet"] == [{"unet"}] * STEPS
+    assert len([who for who, there in seen if who == "controlnet" and who in there]) == STEPS
 
 
 def test_masks_prompt_and_sharing_matter(run: Any, masks: Any, pipe: FewShotPipeline) -> None:

@@ -72,7 +72,8 @@ class FewShotPipeline(FewShotSampling):
         control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.motion.control_picture`).
     """
 
-    model_cpu_offload_seq = "text_encoder->controlnet->image_unet->unet->vae"
+    # Without ControlNet, which takes turns with image_unet at every step; it comes in at its first, and then stays.
+    model_cpu_offload_seq = "text_encoder->image_unet->unet->vae"
     _optional_components = ["image_unet", "controlnet"]
     _stage = "few_shot"
 

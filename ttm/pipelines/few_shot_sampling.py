@@ -72,6 +72,7 @@ class FewShotSampling(StagePipeline):
         """Eq. 4, window by window: latents [1, Z, T, h, w] from those of the first frame."""
         device = self._execution_device
         embeds, mask = (x.to(device) for x in self._encode_text([request.prompt, sampling["negative_prompt"]]))
+        self.maybe_free_model_hooks()  # with model CPU offload: the text encoder, and what drew the first frame
         nothing = embeds[1:2], mask[1:2]
         asked = sampling["callback_on_step_end_tensor_inputs"]
         sampling = {**sampling, "callback_on_step_end_tensor_inputs": ["latents", *asked]}

@@ -138,7 +138,9 @@ class ImageToMotionPipeline(StagePipeline):
         """
         texts = [motion_prompt, sampling["negative_prompt"]]
         conditions, nothing = self._conditions(frame, first_ids, texts, noise.shape[2])
+        self.maybe_free_model_hooks()  # with model CPU offload: what is not at work in the next part
         latents = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
+        self.maybe_free_model_hooks()
         decoded = self._decode(latents, first_ids) if output_type == "trajectory" else (None, None)
         return ImageToMotionOutput(trajectory=decoded[0], frames=decoded[1], latents=latents)
 

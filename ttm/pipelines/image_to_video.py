@@ -220,6 +220,7 @@ class Pipeline(SamplingState, SavedPipeline):
         names = ("num_frames", "height", "width", "fps", "max_sequence_length", "motion")
         view = stage(**shared, **own, **{name: self.config[name] for name in names})
         view.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        view.maybe_free_model_hooks = self.maybe_free_model_hooks  # the hooks of offload are this pipeline's
         return view
 
     @torch.no_grad()

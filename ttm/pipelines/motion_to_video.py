@@ -137,7 +137,9 @@ class MotionToVideoPipeline(StagePipeline):
         """
         trajectory, plan = self._motion.seen(trajectory, plan)
         conditions, nothing = self._conditions(frame, plan, trajectory, sampling["negative_prompt"])
+        self.maybe_free_model_hooks()  # with model CPU offload: what is not at work in the next part
         latents = self._denoise(noise, conditions, nothing, sampling, callback_on_step_end)
+        self.maybe_free_model_hooks()
         return latents if output_type == "latent" else self._decode(latents, output_type)
 
     def _conditions(
