@@ -14,6 +14,7 @@ a key of the manifest is taken from. docs/benchmarks.md has the manifest's forma
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ from ttm.motion.mask_trajectory import MaskTrajectory
 
 SA_V_FRAMES = 128
 """Frames of an SA-V video that the captions and the true motion are of."""
+SA_V_ANNOTATIONS = math.ceil((SA_V_FRAMES - 1) / ANNOTATED_EVERY) + 1
+"""Annotated frames that say where its objects are: of the last frame, 127, the nearest is the one after it, 128."""
 FPS = 8.0
 """Of the synthetic world."""
 
@@ -79,7 +82,7 @@ def build_selected(
     """Chosen videos of a larger collection as a suite.
 
     The videos are linked, not copied. Where an SA-V annotation ``<id>_manual.json`` lies beside a video, its first
-    ``SA_V_FRAMES`` frames become the sample's true trajectory.
+    ``SA_V_ANNOTATIONS`` become the sample's true trajectory, at 6 frames a second.
 
     Args:
         folder: made if absent.
@@ -110,8 +113,7 @@ def build_selected(
             if annotation.is_file():
                 entry["trajectory"] = f"trajectories/{name}.npz"
                 (folder / "trajectories").mkdir(parents=True, exist_ok=True)
-                frames = SA_V_FRAMES // ANNOTATED_EVERY
-                load_trajectory(annotation, num_frames=frames).save(folder / entry["trajectory"])
+                load_trajectory(annotation, num_frames=SA_V_ANNOTATIONS).save(folder / entry["trajectory"])
             entries.append(entry)
     return write_manifest(folder, entries)
 

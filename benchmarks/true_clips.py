@@ -34,7 +34,8 @@ def nearest_frames(
     if true_frames is not None and index[-1] >= true_frames:
         lasts, needed = true_frames / true_fps, num_frames / fps
         raise ValueError(
-            f"{what} lasts {lasts:.2f} s; expected at least the {needed:.2f} s of the video that was made."
+            f"{what} lasts {lasts:.2f} s; expected at least the {needed:.2f} s of the model's video:"
+            f" {index[-1] + 1} frames at {true_fps:g} a second, not {true_frames}."
         )
     return index
 

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.build_suite import build_from_table, build_selected, main
 from benchmarks.candidate_table import candidates, described, read_table, three_frames
 from benchmarks.manifest import load_suite
+from benchmarks.true_clips import true_trajectory
 from ttm.data.video_writer import write_video
 from ttm.motion.mask_trajectory import MaskTrajectory
 
@@ -78,7 +79,7 @@ def test_sa_v_from_a_table_of_scores(tmp_path: Path) -> None:
         assert (objects[sample.id] == 1) == (sample.split == "single")
         assert sample.prompt == f"Ball {sample.id.split()[1]} rolls."
         assert sample.trajectory
-        assert MaskTrajectory.load(sample.trajectory).num_frames == 32, "frames 0 to 127, every 4th annotated"
+        assert MaskTrajectory.load(sample.trajectory).num_frames == 33, "frames 0 to 128, every 4th annotated"
 
 
 def test_the_true_motion_comes_from_the_annotation_beside_the_video(tmp_path: Path) -> None:
@@ -89,7 +90,10 @@ def test_the_true_motion_comes_from_the_annotation_beside_the_video(tmp_path: Pa
     (sample,) = load_suite(tmp_path / "out").samples
     assert sample.trajectory and sample.split == ""
     truth = MaskTrajectory.load(sample.trajectory)
-    assert truth.ids.shape == (32, 2, 2) and truth.fps == 6 and truth.ids.all()
+    assert truth.ids.shape == (33, 2, 2) and truth.fps == 6 and truth.ids.all()
+    assert true_trajectory(sample.trajectory, (128, 2, 2), 24.0).num_frames == 128, "the paper's length, SA-V's rate"
+    with pytest.raises(ValueError, match=r"5\.50 s of the model's video: 34 frames at 6 a second, not 33"):
+        true_trajectory(sample.trajectory, (132, 2, 2), 24.0)
 
 
 def test_image_animation_bench_from_a_table(tmp_path: Path) -> None:

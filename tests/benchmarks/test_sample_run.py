@@ -189,6 +189,8 @@ def test_the_truth_comes_at_the_times_of_the_video(tmp_path: Path) -> None:
     assert nearest_frames(9, 8, 6, 7, "x").tolist()[-1] == 6
     with pytest.raises(ValueError, match=r"x lasts 0\.38 s; expected at least the 0\.50 s"):
         nearest_frames(4, 8, 8, 3, "x")
+    with pytest.raises(ValueError, match=r"5\.33 s; .* 5\.33 s .*: 33 frames at 6 a second, not 32"):
+        nearest_frames(128, 24, 6, 32, "x")
     with pytest.raises(ValueError, match="frames a second"):
         nearest_frames(4, 8, 0, 3, "x")
     frames = np.repeat((np.arange(24, dtype=np.uint8) * 10)[:, None, None, None], 32, axis=1)
