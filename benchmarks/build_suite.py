@@ -28,7 +28,7 @@ from benchmarks.manifest import KEYS, check_id, write_manifest
 from benchmarks.measure import Settings
 from benchmarks.scenes import load_scene, scene_names
 from benchmarks.selection import select_image_animation_bench, select_sa_v
-from ttm.data.sa_v import ANNOTATED_EVERY, load_trajectory
+from ttm.data.sa_v import ANNOTATED_EVERY, VIDEO_FPS, JsonMasklets
 from ttm.data.video_writer import write_video
 from ttm.motion.mask_trajectory import MaskTrajectory
 
@@ -82,7 +82,8 @@ def build_selected(
     """Chosen videos of a larger collection as a suite.
 
     The videos are linked, not copied. Where an SA-V annotation ``<id>_manual.json`` lies beside a video, its first
-    ``SA_V_ANNOTATIONS`` become the sample's true trajectory, at 6 frames a second.
+    ``SA_V_ANNOTATIONS`` (fewer, if the video is shorter) become the sample's true trajectory, at 6 frames a second. If
+    no object shows in them, a line says so, and the sample has none.
 
     Args:
         folder: made if absent.
@@ -92,7 +93,7 @@ def build_selected(
 
     Raises:
         FileNotFoundError: a chosen video is not there. ValueError: a row has no caption, or an id that can't name a
-            file. FileExistsError: a file of another kind lies where a link is to be.
+            file; or a damaged annotation. FileExistsError: a file of another kind lies where a link is to be.
     """
     for name in (name for names in chosen.values() for name in names):
         check_id(name, "The table")
@@ -110,10 +111,10 @@ def build_selected(
             entry |= {"category": str(row["category"]), "split": split}
             _link(source, folder / str(entry["video"]))
             annotation = source.with_name(f"{source.stem}_manual.json")
-            if annotation.is_file():
+            if annotation.is_file() and (truth := _true_motion(annotation)) is not None:
                 entry["trajectory"] = f"trajectories/{name}.npz"
                 (folder / "trajectories").mkdir(parents=True, exist_ok=True)
-                load_trajectory(annotation, num_frames=SA_V_ANNOTATIONS).save(folder / entry["trajectory"])
+                truth.save(folder / entry["trajectory"])
             entries.append(entry)
     return write_manifest(folder, entries)
 
@@ -137,6 +138,16 @@ def build_from_table(folder: Path, rows: Sequence[Mapping[str, Any]], columns: M
     for entry in entries:
         entry["id"] = str(entry.get("id", ""))  # a number in JSON names a folder as well
     return write_manifest(folder, entries)
+
+
+def _true_motion(annotation: Path) -> MaskTrajectory | None:
+    """Of a video's first frames; None, and a line, where no object shows in them."""
+    masklets = JsonMasklets(annotation)
+    times = range(min(SA_V_ANNOTATIONS, len(masklets.frames)))
+    if not any(masklets.area(time, number) for time in times for number in range(masklets.num_objects)):
+        print(f"{annotation} shows no object in its first {len(times)} annotated frames: the sample has no true motion")
+        return None
+    return MaskTrajectory(masklets.ids(times), VIDEO_FPS / ANNOTATED_EVERY)
 
 
 def _link(source: Path, target: Path) -> None:

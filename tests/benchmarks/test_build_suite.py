@@ -96,6 +96,27 @@ def test_the_true_motion_comes_from_the_annotation_beside_the_video(tmp_path: Pa
         true_trajectory(sample.trajectory, (132, 2, 2), 24.0)
 
 
+def test_a_short_video_and_one_without_an_object_yet_are_samples_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing, all_of_it = ([{"size": [2, 2], "counts": counts}] for counts in ("4", "04"))
+    masklets = {"short": [all_of_it] * 30, "late": [nothing] * 33 + [all_of_it], "last": [nothing] * 32 + [all_of_it]}
+    for name, masklet in masklets.items():
+        (tmp_path / f"{name}.mp4").write_bytes(b"a video")
+        (tmp_path / f"{name}_manual.json").write_text(json.dumps({"masklet": masklet}))
+    table = [{"id": name, "caption": "x", "category": "c"} for name in masklets]
+    build_selected(tmp_path / "out", {"": list(masklets)}, table, tmp_path)
+    short, late, last = load_suite(tmp_path / "out").samples
+    assert short.trajectory and MaskTrajectory.load(short.trajectory).num_frames == 30
+    assert last.trajectory and MaskTrajectory.load(last.trajectory).areas()[:, 1].tolist() == [0] * 32 + [4]
+    assert late.video and late.trajectory is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "late_manual.json shows no object in its first 33 annotated frames" in line
+    (tmp_path / "late_manual.json").write_text("{")
+    with pytest.raises(ValueError, match=r"late_manual\.json is no SA-V annotation"):
+        build_selected(tmp_path / "out", {"": ["late"]}, table, tmp_path)
+
+
 def test_image_animation_bench_from_a_table(tmp_path: Path) -> None:
     for row in rows():
         (tmp_path / f"{row['id']}.mp4").write_bytes(b"")
