@@ -81,9 +81,10 @@ def build_selected(
 ) -> Path:
     """Chosen videos of a larger collection as a suite.
 
-    The videos are linked, not copied. Where an SA-V annotation ``<id>_manual.json`` lies beside a video, its first
-    ``SA_V_ANNOTATIONS`` (fewer, if the video is shorter) become the sample's true trajectory, at 6 frames a second. If
-    no object shows in them, a line says so, and the sample has none.
+    The videos are linked, not copied; they and their annotations may be links to files of other names, as in the Hub's
+    cache. Where an SA-V annotation ``<id>_manual.json`` lies beside a video, or beside the file that a video is a link
+    to, its first ``SA_V_ANNOTATIONS`` (fewer, if the video is shorter) become the sample's true trajectory, at 6
+    frames a second. If no object shows in them, a line says so, and the sample has none.
 
     Args:
         folder: made if absent.
@@ -102,16 +103,18 @@ def build_selected(
     for split, names in chosen.items():
         for name in names:
             row = by_id[name]
-            source = (videos / str(row.get("file") or f"{name}.mp4")).resolve()
+            source = (videos / str(row.get("file") or f"{name}.mp4")).absolute()
             if not source.is_file():
                 raise FileNotFoundError(f"{source} is no file; expected the video of {name!r}.")
             if not row.get("caption"):
                 raise ValueError(f"Video {name!r} has no caption; expected one in the table.")
             entry = {"id": name, "video": f"videos/{name}{source.suffix}", "prompt": str(row["caption"])}
             entry |= {"category": str(row["category"]), "split": split}
-            _link(source, folder / str(entry["video"]))
-            annotation = source.with_name(f"{source.stem}_manual.json")
-            if annotation.is_file() and (truth := _true_motion(annotation)) is not None:
+            target = source.resolve()
+            _link(target, folder / str(entry["video"]))
+            beside = [path.with_name(f"{path.stem}_manual.json") for path in (source, target)]
+            annotation = next((path for path in beside if path.is_file()), None)
+            if annotation and (truth := _true_motion(annotation)) is not None:
                 entry["trajectory"] = f"trajectories/{name}.npz"
                 (folder / "trajectories").mkdir(parents=True, exist_ok=True)
                 truth.save(folder / entry["trajectory"])

@@ -96,6 +96,28 @@ def test_the_true_motion_comes_from_the_annotation_beside_the_video(tmp_path: Pa
         true_trajectory(sample.trajectory, (132, 2, 2), 24.0)
 
 
+def test_videos_and_annotations_may_be_links_to_files_of_other_names(tmp_path: Path) -> None:
+    """As in the Hub's cache."""
+    snapshot, blobs = tmp_path / "snapshots/main", tmp_path / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "abc").write_bytes(b"a video")
+    (blobs / "def").write_text(json.dumps({"masklet": [[{"size": [2, 2], "counts": "04"}]] * 40}))
+    (snapshot / "v.mp4").symlink_to("../../blobs/abc")
+    (snapshot / "v_manual.json").symlink_to("../../blobs/def")
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original/v.mp4").write_bytes(b"a video")
+    (tmp_path / "original/v_manual.json").write_bytes((blobs / "def").read_bytes())
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/v.mp4").symlink_to(tmp_path / "original/v.mp4")
+    # Twice, as links of an earlier run are made anew; and last the links that the run itself made.
+    for videos in (snapshot, snapshot, tmp_path / "links", tmp_path / "out/videos"):
+        build_selected(tmp_path / "out", {"": ["v"]}, [{"id": "v", "caption": "x", "category": "c"}], videos)
+        (sample,) = load_suite(tmp_path / "out").samples
+        assert sample.video and sample.video.name == "v.mp4" and sample.video.read_bytes() == b"a video"
+        assert sample.video.is_symlink() and sample.trajectory and sample.trajectory.is_file()
+
+
 def test_a_short_video_and_one_without_an_object_yet_are_samples_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
