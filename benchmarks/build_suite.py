@@ -131,13 +131,16 @@ def build_from_table(folder: Path, rows: Sequence[Mapping[str, Any]], columns: M
         columns: for each key of the manifest, the table's column.
 
     Raises:
-        ValueError: an unknown key or column, or rows that are no samples.
+        ValueError: an unknown key, a column that no row has, or a row that is no sample.
     """
     if unknown := sorted(set(columns) - set(KEYS)):
         raise ValueError(f"The keys {unknown} are unknown; expected some of {list(KEYS)}.")
-    if missing := sorted(set(columns.values()) - set(rows[0])):
-        raise ValueError(f"The table has no columns {missing}; it has {sorted(rows[0])}.")
-    entries = [{key: row[column] for key, column in columns.items() if row[column] not in (None, "")} for row in rows]
+    found = {column for row in rows for column in row}  # in JSON a row may leave out what it has not
+    if missing := sorted(set(columns.values()) - found):
+        raise ValueError(f"The table has no columns {missing}; it has {sorted(found)}.")
+    entries = [
+        {key: value for key, column in columns.items() if (value := row.get(column)) not in (None, "")} for row in rows
+    ]
     for entry in entries:
         entry["id"] = str(entry.get("id", ""))  # a number in JSON names a folder as well
     return write_manifest(folder, entries)

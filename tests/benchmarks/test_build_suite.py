@@ -163,6 +163,18 @@ def test_a_published_folder_by_its_own_columns(tmp_path: Path, capsys: pytest.Ca
         build_from_table(tmp_path, [{"a": 1}], {"caption": "a"})
 
 
+def test_rows_of_json_may_leave_out_what_a_sample_can_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "metadata.jsonl"
+    words = ["table", str(tmp_path), "--table", str(table), "id=id", "video=file", "prompt=caption", "split=kind"]
+    first, second = '{"id": 1, "file": "1.mp4", "caption": "x"}\n', '{"id": 2, "file": "2.mp4", "caption": "y"'
+    table.write_text(first + second + ', "kind": "multi"}\n')
+    assert main(words) == 0
+    assert [sample.split for sample in load_suite(tmp_path).samples] == ["", "multi"]
+    table.write_text(first + '{"id": 2, "file": "2.mp4", "kind": "multi"}\n')
+    assert main(words) == 2
+    assert "sample 2 (id '2') has no prompt" in capsys.readouterr().err
+
+
 def test_tables_that_can_not_be_used(tmp_path: Path) -> None:
     for name, text, message in (
         ("a.csv", "id,category\n1\n", "number of cells"),
