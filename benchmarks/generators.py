@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.manifest import Sample
+from benchmarks.true_clips import timed_trajectory
 from ttm.data.video_reader import read_video
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
@@ -78,7 +79,8 @@ class OwnPipeline:
         name: what to call it.
         weights: hash of its files (:func:`weights_hash`).
         sampling: arguments of every call that are not the pipeline's own; None counts as not given.
-        give: which of ``GIVE`` a model gets where the manifest has it.
+        give: which of ``GIVE`` a model gets where the manifest has it; a trajectory at the times of its own video
+            (:func:`~benchmarks.true_clips.timed_trajectory`).
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class OwnPipeline:
         """One video, its trajectory and its plan."""
         import torch
 
-        given = {key: read(sample) for key, read in _READERS.items() if key in self._give}
+        given = self._given(sample)
         out = self._pipe(
             first_frame(sample),
             sample.prompt,
@@ -105,11 +107,26 @@ class OwnPipeline:
             **self._sampling,
         )
         frames = np.stack([np.asarray(image.convert("RGB")) for image in out.frames[0]])
-        return Made(frames, out.trajectory.fps, out.trajectory, out.plan, given.get("trajectory") is not None)
+        return Made(frames, out.trajectory.fps, out.trajectory, out.plan, "trajectory" in given)
 
     def inputs(self, sample: Sample) -> list[Path]:
         """None."""
         return []
+
+    def _given(self, sample: Sample) -> dict[str, Any]:
+        """What the model gets of the manifest, by the names of the pipeline's arguments."""
+        from ttm.pipelines.inputs import check_count
+
+        given: dict[str, Any] = {}
+        if "plan" in self._give:
+            given["plan"] = sample.plan
+        if "masks" in self._give:
+            given["masks"] = first_masks(sample)
+        if "trajectory" in self._give and sample.trajectory is not None:
+            config = self._pipe.config
+            num_frames = check_count(self._sampling.get("num_frames", config.num_frames), "num_frames")
+            given["trajectory"] = timed_trajectory(sample.trajectory, num_frames, float(config.fps))
+        return given
 
 
 class VideoFolder:
@@ -180,13 +197,6 @@ def first_masks(sample: Sample) -> NDArray[np.uint8] | None:
     if ids.ndim != 2:
         raise ValueError(f"{sample.masks.name} has shape {list(ids.shape)}; expected one channel of ids [H, W].")
     return ids
-
-
-_READERS: dict[str, Any] = {
-    "plan": lambda sample: sample.plan,
-    "masks": first_masks,
-    "trajectory": lambda sample: MaskTrajectory.load(sample.trajectory) if sample.trajectory else None,
-}
 
 
 def weights_hash(files: Iterable[Path]) -> str:

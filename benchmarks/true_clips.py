@@ -67,7 +67,12 @@ def true_trajectory(path: Path, shape: tuple[int, int, int], fps: float) -> Mask
     """The true motion at the made video's times and size; arguments and errors as :func:`true_video`."""
     from ttm.pipelines.inputs import fit_trajectory
 
+    truth = timed_trajectory(path, shape[0], fps)
+    return fit_trajectory(truth, (truth.height, truth.width), *shape[1:])
+
+
+def timed_trajectory(path: Path, num_frames: int, fps: float) -> MaskTrajectory:
+    """The true motion at the times of a model's video, in its own size; errors as :func:`true_video`."""
     truth = MaskTrajectory.load(path)
-    index = nearest_frames(shape[0], fps, truth.fps, truth.num_frames, f"the true motion {path.name}")
-    fitted = fit_trajectory(MaskTrajectory(truth.ids[index], fps), (truth.height, truth.width), *shape[1:])
-    return MaskTrajectory(fitted.ids, fps)
+    index = nearest_frames(num_frames, fps, truth.fps, truth.num_frames, f"the true motion {path.name}")
+    return MaskTrajectory(truth.ids[index], fps)

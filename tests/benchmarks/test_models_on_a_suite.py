@@ -38,6 +38,7 @@ from transformers import (
 from benchmarks.baselines import BASELINES, DiffusersBaseline, find_baseline, load_baseline
 from benchmarks.generators import OwnPipeline
 from benchmarks.manifest import Sample
+from benchmarks.true_clips import true_trajectory
 from benchmarks.variants import FirstFrameAlone
 from tests.pipelines.conftest import host, image, make_pipeline, masks, plan, prompt  # noqa: F401  # fixtures
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -72,9 +73,29 @@ def test_the_librarys_own(make_pipeline: Callable[..., Any], sample: Sample) -> 
     given = OwnPipeline(make_pipeline(), "tiny", "hash", {}, ["plan", "trajectory"]).generate(sample, 1)
     assert given.trajectory is not None and sample.trajectory is not None
     assert np.array_equal(given.trajectory.ids, MaskTrajectory.load(sample.trajectory).ids)
-    assert given.fps == 6.0 and given.trajectory_given and not made.trajectory_given
+    assert given.fps == 8.0 and given.trajectory_given and not made.trajectory_given
     with pytest.raises(ValueError, match="expected some of"):
         OwnPipeline(make_pipeline(), "tiny", "hash", {}, ["everything"])
+
+
+def test_a_trajectory_is_given_at_the_times_of_the_models_video(
+    tmp_path: Path,
+    make_pipeline: Callable[..., Any],  # noqa: F811
+    sample: Sample,
+    masks: np.ndarray,  # noqa: F811
+) -> None:
+    ids = np.stack([np.roll(masks, time, axis=1) for time in range(32)])  # a number that can't be packed
+    MaskTrajectory(ids, 6.0).save(tmp_path / "t.npz")
+    for num_frames, nearest in ((None, [0, 1, 1, 2, 3]), (9, [0, 1, 1, 2, 3, 4, 4, 5, 6])):
+        sampling = {"num_inference_steps": 1, "num_frames": num_frames}
+        made = OwnPipeline(make_pipeline(), "tiny", "hash", sampling, ["plan", "trajectory"]).generate(sample, 1)
+        assert made.trajectory is not None and np.array_equal(made.trajectory.ids, ids[nearest])
+        assert made.fps == 8.0 and len(made.frames) == len(nearest)
+        assert sample.trajectory is not None
+        assert made.trajectory == true_trajectory(sample.trajectory, made.frames.shape[:3], made.fps)
+    MaskTrajectory(ids[:3], 6.0).save(tmp_path / "t.npz")
+    with pytest.raises(ValueError, match=r"the true motion t\.npz lasts 0\.50 s; .* 4 frames at 6 a second, not 3"):
+        OwnPipeline(make_pipeline(), "tiny", "hash", {}, ["plan", "trajectory"]).generate(sample, 1)
 
 
 def test_the_twin_sees_neither_masks_nor_plan(make_pipeline: Callable[..., Any], sample: Sample) -> None:  # noqa: F811
