@@ -77,6 +77,12 @@ def test_prompts_are_read_from_any_of_the_forms(tmp_path: Path, kind: str) -> No
         ("a.csv", "video,prompt\nx,\n", "prompt of 'x' is ''"),
         ("a.csv", "video,prompt\nx\n", "prompt of 'x' is None"),
         ("a.csv", "video,prompt\nx,y\nx.mp4,z\n", "two rows for 'x'"),
+        ("a.csv", "video,prompt\nw,y\nx.mp4,a ball, and more\n", r"row 2 \('x.mp4'\) has more cells.*expected quotes"),
+        ("a.csv", "video,prompt,prompt\nx,y,z\n", "expected video and prompt, each once"),
+        ("a.json", '{"x": "y", "x": "z"}', "key 'x' twice"),
+        ("a.json", '[{"video": "x", "prompt": "y", "prompt": "z"}]', "key 'prompt' twice"),
+        ("a.yaml", "x: y\nw: y\nx: z\n", "key 'x' twice"),
+        ("a.yaml", "- {video: x, prompt: y, video: w}\n", "key 'video' twice"),
     ],
 )
 def test_prompts_in_another_form_are_an_error(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -12,12 +12,14 @@ import csv
 import io
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from ttm.data.video_reader import read_video, read_windows
@@ -95,7 +97,8 @@ def read_prompts(path: Path) -> dict[str, str]:
     columns ``video`` and ``prompt``. A name may carry the video's suffix.
 
     Raises:
-        ValueError: no such file, another form, an empty prompt, or two rows of one name.
+        ValueError: no such file, another form, a row of more cells than there are columns, an empty prompt, or two rows
+            of one name.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not there; expected a file of prompts (.json, .yaml or .csv).")
@@ -186,10 +189,18 @@ def _rows(path: Path) -> list[tuple[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        if not {"video", "prompt"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} has the columns {reader.fieldnames}; expected video and prompt.")
-        return [(str(row["video"]), row["prompt"]) for row in reader]
-    values = _yaml(path, text) if path.suffix.lower() in (".yaml", ".yml") else json.loads(text)
+        columns = list(reader.fieldnames or ())
+        if columns.count("video") != 1 or columns.count("prompt") != 1:
+            raise ValueError(f"{path} has the columns {columns}; expected video and prompt, each once.")
+        rows = list(reader)
+        for number, row in enumerate(rows, start=1):
+            if None in row:  # what an unquoted comma cuts off
+                raise ValueError(
+                    f"{path}: row {number} ({row['video']!r}) has more cells than the head line; expected quotes around"
+                    " a prompt with a comma."
+                )
+        return [(str(row["video"]), row["prompt"]) for row in rows]
+    values = _yaml(path, text) if path.suffix.lower() in (".yaml", ".yml") else _json(path, text)
     if isinstance(values, dict):
         return [(str(name), prompt) for name, prompt in values.items()]
     if isinstance(values, list) and all(isinstance(row, dict) and {"video", "prompt"} <= set(row) for row in values):
@@ -197,13 +208,31 @@ def _rows(path: Path) -> list[tuple[str, Any]]:
     raise ValueError(f"{path} holds neither {{name: prompt}} nor a list of rows with 'video' and 'prompt'.")
 
 
+def _json(path: Path, text: str) -> Any:
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _expect_once(path, [key for key, _ in pairs])
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=mapping)
+
+
 def _yaml(path: Path, text: str) -> Any:
-    import yaml
+    class Loader(yaml.BaseLoader):  # every scalar a text: a video may be called 007 or no
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+            mapping: dict[str, Any] = super().construct_mapping(node, deep)
+            _expect_once(path, [self.construct_object(key) for key, _ in node.value])
+            return mapping
 
     try:
-        return yaml.load(text, Loader=yaml.BaseLoader)  # every scalar a text: a video may be called 007 or no
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} can't be read ({' '.join(str(error).split())}); expected YAML.") from error
+
+
+def _expect_once(path: Path, keys: Iterable[str]) -> None:
+    """JSON and YAML alone would take the last of two without a word."""
+    if twice := [key for key, count in Counter(keys).items() if count > 1]:
+        raise ValueError(f"{path} has the key {twice[0]!r} twice in one mapping; expected it once.")
 
 
 def _renamed(files: Mapping[str, Any], name: str) -> Mapping[str, Any]:
