@@ -18,6 +18,7 @@ from benchmarks.published import TABLES
 from benchmarks.run_page import main, write_pages
 from benchmarks.run_view import RunResults, category_table, main_table, number, worst_first
 from ttm.data.video_writer import write_video
+from ttm.evaluation.inputs import VIDEO_SUFFIXES, find_files
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import ObjectPrompt, PromptPlan
 
@@ -141,6 +142,12 @@ def test_the_page_needs_nothing_from_outside(run: Path) -> None:
     style = text[text.index("<style>") : text.index("</style>")]
     assert 'content: ""' in style and "&" not in style
     assert "width=device-width" in text and "out of &lt;memory&gt;" in text and "no &lt;weights&gt; here" in text
+
+
+def test_evaluate_finds_the_models_videos_alone(run: Path) -> None:
+    samples = sorted(f"samples/{name}/video" for name in IDS if name != "broken")
+    assert sorted(find_files(run, VIDEO_SUFFIXES, "videos")) == samples
+    assert sorted(find_files(run, (".npz",), "trajectories")) == samples
 
 
 def test_runs_of_models_of_one_name_keep_their_videos_and_rows_apart(tmp_path: Path) -> None:

@@ -39,6 +39,19 @@ def test_what_generate_wrote_is_paired_with_its_trajectory(tmp_path: Path) -> No
     assert [item.trajectory for item in items] == [tmp_path / "a/trajectory.npz", tmp_path / "b/trajectory.npz"]
 
 
+def test_of_a_benchmark_s_sample_the_video_and_its_trajectory_are_taken(tmp_path: Path) -> None:
+    made = ("video.mp4", "trajectory.npz")
+    for sample, names in {"a": made, "without motion": made[:1], "failed": ()}.items():
+        (tmp_path / sample).mkdir()
+        for name in (*names, "record.json", "reference.mp4", "overlay.mp4", "compare-0f.mp4", "truth.npz"):
+            (tmp_path / sample / name).write_bytes(b"")
+    videos, masks = find_files(tmp_path, VIDEO_SUFFIXES, "videos"), find_files(tmp_path, (".npz",), "trajectories")
+    assert set(videos) == {"a/video", "without motion/video"}
+    assert masks == {"a/video": tmp_path / "a" / "trajectory.npz"}
+    (tmp_path / "a" / "record.json").unlink()
+    assert "a/reference" in find_files(tmp_path, VIDEO_SUFFIXES, "videos")
+
+
 def test_no_videos_or_two_of_one_name_are_errors(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="videos: .*empty holds none; expected files that end in .mp4"):

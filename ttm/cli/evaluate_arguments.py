@@ -13,7 +13,7 @@ Score videos of any model; every figure with its N, a 95% interval, and what it 
   ttm evaluate videos --metrics cf-adjacent,ad
 
 Videos, references and trajectories are paired by file name, prompts by the names in their file.
-Of a folder that `ttm generate` wrote, video.mp4 and trajectory.npz are taken, as a pair.
+Of what `ttm generate` or a benchmark wrote, video.mp4 and trajectory.npz are taken, as a pair.
 Metrics: fvd viclip-v (need --reference), viclip-t alignment (--prompts), cf-all-pairs cf-adjacent
 ad; cf-all-pairs-foreground cf-adjacent-foreground alignment-foreground mask-iou (--trajectories).
 Left out, all are taken that can be had from what is given. Public weights come from the Hub, or

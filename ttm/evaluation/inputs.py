@@ -29,8 +29,12 @@ from ttm.metrics.scoring import Clip
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg")
 TRAJECTORY_SUFFIX = ".npz"
 VIDEO, TRAJECTORY = "video.mp4", "trajectory.npz"
-GENERATED, BESIDE_IT = ("run.json", VIDEO), ("trajectory.mp4", "overlay.mp4")
-"""What tells a folder of ``ttm generate``, and what lies there that is no video of the model's."""
+BESIDE_IT: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("run.json", VIDEO): ("trajectory.mp4", "overlay.mp4"),
+    ("record.json",): ("reference.mp4", "overlay.mp4", "compare-*.mp4", "truth.npz"),
+}
+"""What tells a folder of ``ttm generate``, and a sample of a benchmark's run (which has no video where it failed); and
+what lies there that is neither the model's video nor its trajectory."""
 _NAMES_SHOWN = 5
 
 
@@ -63,7 +67,7 @@ class Item:
 def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
     """The files of a folder and its subfolders by name, or one file.
 
-    Of what ``ttm generate`` wrote, the video alone, and the trajectory under the video's name.
+    Of what ``ttm generate`` or a benchmark's run wrote, the model's videos alone, and trajectories under their names.
 
     Raises:
         ValueError: no such path, no such file in it, or two files of one name.
@@ -77,10 +81,10 @@ def find_files(path: Path, suffixes: Iterable[str], what: str) -> dict[str, Path
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() not in endings or not file.is_file() or file.name.startswith("."):
             continue
-        generated = all((file.parent / name).is_file() for name in GENERATED)
-        if generated and file.name in BESIDE_IT:
+        beside = _beside(file.parent)
+        if any(file.match(pattern) for pattern in beside):
             continue
-        of = file.with_name(VIDEO) if generated and file.name == TRAJECTORY else file
+        of = file.with_name(VIDEO) if beside and file.name == TRAJECTORY else file
         name = _composed(of.relative_to(path).with_suffix("").as_posix())
         if name in found:
             raise ValueError(f"{what}: {found[name].name} and {file.name} have one name; expected one file a name.")
@@ -183,6 +187,12 @@ def read_clip(path: Path, form: Form) -> tuple[Clip, NDArray[np.int64]]:
     chosen = np.minimum(nearest, len(shown) - 1)
     (frames,) = read_windows(path, timeline, [[shown[number] for number in chosen]], form.size)
     return Clip(frames, form.fps), chosen
+
+
+def _beside(folder: Path) -> tuple[str, ...]:
+    """What to leave out of a folder; empty where no program of ours wrote it."""
+    found = (names for told, names in BESIDE_IT.items() if all((folder / name).is_file() for name in told))
+    return next(found, ())
 
 
 def _rows(path: Path) -> list[tuple[str, Any]]:
