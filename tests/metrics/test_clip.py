@@ -77,6 +77,18 @@ def test_a_clip_of_transformers_embeds_frames_and_texts(clip_folder: Path) -> No
     assert network.extract([]) == []
 
 
+def test_weights_of_half_precision_are_computed_with_in_single(clip_folder: Path, tmp_path: Path) -> None:
+    half, whole = (shutil.copytree(clip_folder, tmp_path / name) for name in ("half", "whole"))
+    model = CLIPModel.from_pretrained(clip_folder).half()
+    model.save_pretrained(half)
+    model.float().save_pretrained(whole)
+    clip = noise_clip(0, frames=3)
+    ours, expected = ClipFeatures(half), ClipFeatures(whole)
+    np.testing.assert_allclose(ours.extract([clip])[0], expected.extract([clip])[0], atol=1e-5)
+    np.testing.assert_allclose(ours.embed_texts(["a ball"]), expected.embed_texts(["a ball"]), atol=1e-5)
+    assert "float32" in ours.convention["features"], "features that were kept in half precision are not taken again"
+
+
 def test_the_metrics_on_a_real_network(clip_folder: Path) -> None:
     network = ClipFeatures(clip_folder)
     samples = [Sample(f"{n}", noise_clip(n, frames=4), prompt=prompt) for n, prompt in enumerate(("a ball", "b " * 30))]

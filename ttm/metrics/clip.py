@@ -52,6 +52,8 @@ class TextFeatures(Protocol):
 class ClipFeatures:
     """A CLIP of transformers, from a folder or a Hub id; every frame embedded by the folder's own preprocessing.
 
+    It computes in float32, whatever its weights are stored in.
+
     Args:
         source: a folder or a Hub id.
         device: where it runs.
@@ -66,7 +68,8 @@ class ClipFeatures:
         found = find_weights(source, CLIP_FILES, "CLIP", f"the Hub's {PUBLIC_CLIP}")
         folder = found.files[0].parent
         try:
-            self._model = CLIPModel.from_pretrained(folder, use_safetensors=True).eval().to(device)
+            model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+            self._model = model.eval().to(device)
             self._processor = CLIPImageProcessor.from_pretrained(folder)
             self._tokenizer = CLIPTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -76,7 +79,7 @@ class ClipFeatures:
         self.max_tokens = int(self._model.config.text_config.max_position_embeddings)
         self.weights = found.to_dict()
         self.convention: dict[str, Any] = {
-            "features": "CLIP image embedding of every frame, projected",
+            "features": "CLIP image embedding of every frame, projected, in float32",
             "pixels": f"the model's own {type(self._processor).__name__}: {_told(self._processor)}",
         }
 
@@ -92,7 +95,7 @@ class ClipFeatures:
         inputs = self._processor(images=frames, return_tensors="pt", input_data_format="channels_last")
         pixels = inputs["pixel_values"].to(self._device)
         pooled = self._model.vision_model(pixel_values=pixels).pooler_output
-        return np.asarray(self._model.visual_projection(pooled).float().cpu().numpy(), np.float32)
+        return np.asarray(self._model.visual_projection(pooled).cpu().numpy(), np.float32)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -101,7 +104,7 @@ class ClipFeatures:
             list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self._device)
         pooled = self._model.text_model(**inputs).pooler_output
-        return np.asarray(self._model.text_projection(pooled).float().cpu().numpy(), np.float32)
+        return np.asarray(self._model.text_projection(pooled).cpu().numpy(), np.float32)
 
     def count_tokens(self, text: str) -> int:
         """Of a text, begin and end included."""
