@@ -30,6 +30,7 @@ from benchmarks.run_view import (
     main_table,
     number,
     run_names,
+    told_of_all,
     worst_first,
 )
 from ttm.atomic_write import written_beside
@@ -93,15 +94,17 @@ def page_values(runs: Sequence[RunResults]) -> dict[str, Any]:
     metrics = [metric for metric in run.scores["metrics"] if metric.get("categories") or _has_values(run, metric)]
     rows = {row["id"]: row for row in run.scores["samples"]}
     failed = len(run.failures)
+    table = main_table(runs)
+    warnings = told_of_all(runs, lambda metric: metric.get("warnings", []))
     return {
         "title": f"{run.info['suite']}: {run.info['model']}",
         "style": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
         "summary": f"{len(run.records)} samples, {failed} failed; seed {run.info['seed']}.",
         "note": run.info["note"],
-        "table": main_table(runs),
+        "table": table,
         "published": published.title if published else "",
         "published_note": published.note if published else "",
-        "warnings": [f"{m['name']}: {text}." for m in run.scores["metrics"] for text in m.get("warnings", [])],
+        "warnings": [*table.notes, *(f"{name}: {text}." for name, text in warnings)],
         "not_measured": run.scores["not_measured"],
         "failures": run.failures,
         "count": len(run.records),
@@ -113,7 +116,7 @@ def page_values(runs: Sequence[RunResults]) -> dict[str, Any]:
         "rest": _rest(run, order[SHOWN:], rows, metrics),
         "samples": [_line(run, name, rows[name], metrics) for name in order],
         "sample_columns": [metric["name"] for metric in metrics],
-        "conventions": [(m["name"], _said({**m["convention"], **m.get("weights", {})})) for m in run.scores["metrics"]],
+        "conventions": told_of_all(runs, lambda metric: [_said({**metric["convention"], **metric.get("weights", {})})]),
         "made": [("model", _said(run.info["identity"])), ("versions", _said(run.info["versions"]))],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,14 +86,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """The main table: columns (name with its arrow), and a section for each split."""
+    """The main table: columns (name with its arrow), a section for each split, and which figures do not compare."""
 
     columns: list[str]
     sections: list[Section] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def main_table(runs: Sequence[RunResults]) -> Table:
     """The runs beside the paper's table, if the suite has one.
+
+    Where a metric's convention or weights are not the first run's, or the N of an FVD, a note says so and none is best.
 
     Args:
         runs: the first is the one that the report is of.
@@ -109,12 +112,35 @@ def main_table(runs: Sequence[RunResults]) -> Table:
     for split in splits:
         rows = [_published_row(published, name, split, columns) for name in _methods(published, split)]
         entries = [[_figure(run, OURS.get(column, column), split) for column in columns] for run in runs]
-        best = [_best(column, runs, [entry[n] for entry in entries]) for n, column in enumerate(columns)]
+        best = []
+        for n, column in enumerate(columns):
+            figures = [entry[n] for entry in entries]
+            notes = _apart(OURS.get(column, column), runs, figures)
+            table.notes.extend(note for note in notes if note not in table.notes)
+            best.append(None if notes else _best(column, runs, figures))
         for name, entry in zip(run_names(runs), entries, strict=True):
             cells = [_cell(figure, figure is not None and figure["value"] == best[n]) for n, figure in enumerate(entry)]
             rows.append(TableRow(name, False, cells))
         table.sections.append(Section(_split_title(split, len(splits)), rows))
     return table
+
+
+def told_of_all(runs: Sequence[RunResults], told: Callable[[dict[str, Any]], Sequence[str]]) -> list[tuple[str, str]]:
+    """What is told of every metric of the first run, and what of another run's is not told of the first's.
+
+    Args:
+        runs: the first is the one that the report is of.
+        told: of a metric's entry in scores.json.
+
+    Returns:
+        (metric, text); where it is another run's, "metric of run".
+    """
+    found = [(str(metric["name"]), text) for metric in runs[0].scores["metrics"] for text in told(metric)]
+    first = set(found)
+    for run, title in zip(runs[1:], run_names(runs)[1:], strict=True):
+        theirs = [(str(metric["name"]), text) for metric in run.scores["metrics"] for text in told(metric)]
+        found += [(f"{name} of {title}", text) for name, text in theirs if (name, text) not in first]
+    return found
 
 
 def category_table(run: RunResults) -> Table:
@@ -188,6 +214,32 @@ def _best(column: str, runs: Sequence[RunResults], figures: Sequence[Mapping[str
     if len(set(values)) < 2 or better == "neither":
         return None
     return float(max(values) if better == "higher" else min(values))
+
+
+def _apart(name: str, runs: Sequence[RunResults], figures: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Which runs' figures of a metric do not compare with the first one there is, and why."""
+    known = [
+        (title, metric, figure["count"])
+        for title, run, figure in zip(run_names(runs), runs, figures, strict=True)
+        if (metric := run.metric(name)) and figure is not None and figure["value"] is not None
+    ]
+    notes = []
+    for title, metric, count in known[1:]:
+        first, expected, expected_count = known[0]
+        differing = {
+            "convention": metric["convention"] != expected["convention"],
+            "weights": _hash(metric) != _hash(expected),
+            "N": name.startswith("FVD") and count != expected_count,  # a distance of sets depends on their size
+        }
+        if any(differing.values()):
+            what = " and ".join(what for what, differs in differing.items() if differs)
+            notes.append(f"{name}: {title} differs from {first} in {what}; none is marked as the best.")
+    return notes
+
+
+def _hash(metric: Mapping[str, Any]) -> Any:
+    """Of a metric's weights, wherever they lay; None where it has none."""
+    return metric.get("weights", {}).get("sha256")
 
 
 def _better(column: str, runs: Sequence[RunResults]) -> str:

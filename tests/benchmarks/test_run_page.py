@@ -187,6 +187,56 @@ def test_the_best_of_the_runs_is_marked(tmp_path: Path) -> None:
     assert not any(cell.best for cell in alone.cells)
 
 
+@pytest.mark.parametrize(
+    ("place", "change", "why"),
+    [
+        (0, {"convention": {"frames": "adjacent"}}, "convention"),
+        (0, {"weights": {"source": "theirs", "sha256": "b"}}, "weights"),
+        (0, {"convention": {"frames": "adjacent"}, "weights": {"sha256": "b"}}, "convention and weights"),
+        (3, {"figures": {"": {"value": 9.0, "count": 2, "interval": None}}}, "N"),
+    ],
+)
+def test_figures_that_do_not_compare_have_no_best(tmp_path: Path, place: int, change: dict[str, Any], why: str) -> None:
+    first, second, third = (RunResults.load(write_run(tmp_path / name, name, None)) for name in ("a", "b_b", "c"))
+    for run, value in ((first, 0.1), (second, 0.2), (third, 0.3)):
+        for entry in run.scores["metrics"]:
+            entry["weights"] = {"source": run.folder.name, "sha256": "a"}  # the same, from another place
+            entry["figures"] = {"": {"value": value, "count": 3, "interval": None}}
+    assert main_table([first, second, third]).notes == []
+    second.scores["metrics"][place] |= change
+    table = main_table([first, second, third])
+    rows = table.sections[-1].rows
+    assert not any(row.cells[place].best for row in rows) and any(row.cells[2].best for row in rows)
+    name = first.scores["metrics"][place]["name"]
+    note = f"{name}: b_b differs from a in {why}; none is marked as the best."
+    assert table.notes == [note]
+    second.scores["metrics"][place]["figures"] = {"": {"value": None, "count": 0, "interval": None}}
+    table = main_table([first, second, third])
+    assert table.notes == [] and any(row.cells[place].best for row in table.sections[-1].rows)
+
+
+def test_a_mean_of_fewer_videos_compares(tmp_path: Path) -> None:
+    first, second = (RunResults.load(write_run(tmp_path / name, name, None)) for name in ("a", "b"))
+    second.scores["metrics"][0]["figures"][""] = {"value": 0.99, "count": 2, "interval": None}
+    table = main_table([first, second])
+    assert table.notes == [] and table.sections[-1].rows[1].cells[0].best
+
+
+def test_what_another_run_says_differently_is_told_under_its_name(tmp_path: Path) -> None:
+    ours, theirs = (write_run(tmp_path / name, name) for name in ("a", "b_b"))
+    scores = json.loads((theirs / "scores.json").read_text())
+    scores["metrics"][0] |= {"convention": {"frames": "adjacent"}, "warnings": ["2 prompts were cut"]}
+    (theirs / "scores.json").write_text(json.dumps(scores))
+    write_pages(ours, [theirs])
+    page, markdown = ((ours / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    assert page.count("N is small.") == 1 and '<p class="quiet">CF-all-pairs of b_b: 2 prompts were cut.</p>' in page
+    assert "CF-all-pairs: b_b differs from a in convention; none" in page
+    assert re.findall(r"<dt>([^<]* of [^<]*)</dt><dd>([^<]*)</dd>", page) == [
+        ("CF-all-pairs of b_b", "frames: adjacent")
+    ]
+    assert r"- CF-all-pairs of b\_b: frames: adjacent" in markdown and r"b\_b differs from a" in markdown
+
+
 def test_the_worst_come_first_and_failures_are_listed(run: Path) -> None:
     results = RunResults.load(run)
     assert worst_first(results) == ["b #2", "c", "Hündin 犬"]
