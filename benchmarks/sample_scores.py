@@ -15,15 +15,22 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.manifest import Sample
 from benchmarks.motion_scores import MOTION_METRICS, motion_scores
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.sample_run import REFERENCE, TRAJECTORY, VIDEO, SampleRun
+from ttm.evaluation.choice import Given, Sources, build_metrics, choose, locate_networks
 from ttm.evaluation.inputs import Item
 from ttm.metrics.bootstrap import interval_of_mean
 from ttm.metrics.scoring import Figure, MeanOverVideos, Metric
 
 ALL = ""
 """The group of all samples."""
+_WAYS: Mapping[Given, str] = {
+    "reference": "samples with a reference or a video",
+    "prompt": "samples with a prompt",
+    "ids": "a model that makes trajectories",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,29 @@ class ScoreSettings:
     tiny: bool = False
     weights: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+
+    @property
+    def sources(self) -> Sources:
+        """Of the networks."""
+        return Sources(**self.weights, tiny=self.tiny)  # type: ignore[arg-type]
+
+
+def check_settings(settings: ScoreSettings, samples: Sequence[Sample], trajectories: bool) -> None:
+    """What can be known before a video is made.
+
+    Args:
+        settings: which metrics, by which weights.
+        samples: of the run.
+        trajectories: whether the model makes them beside its videos.
+
+    Raises:
+        ValueError: a metric that is asked for by name can't be had: there is none, or it lacks what it needs, or its
+            weights.
+    """
+    references = any(sample.reference or sample.video for sample in samples)
+    names = _names(settings, references, trajectories)
+    if settings.metrics:
+        locate_networks(names, settings.sources)
 
 
 def score_run(run: SampleRun, settings: ScoreSettings, cache: Path) -> dict[str, Any]:
@@ -101,7 +131,8 @@ def _video_scores(
 
     if not members[ALL]:
         return [], {"everything": "no sample has a video"}
-    built, not_measured = _build(_names(members[ALL], settings), settings, cache)
+    references, trajectories = (any(getattr(i, of) for i in members[ALL]) for of in ("reference", "trajectory"))
+    built, not_measured = _build(_names(settings, references, trajectories), settings, cache)
     if not built:
         return [], not_measured
     scores = score_videos(members[ALL], list(built.values()), on_video=_Told(len(members[ALL])))
@@ -136,16 +167,14 @@ class _Told:
             print(f"scored {self._done}/{self._count}, {format_seconds(self._clock.seconds())} left", flush=True)
 
 
-def _names(items: Sequence[Item], settings: ScoreSettings) -> list[str]:
+def _names(settings: ScoreSettings, references: bool, trajectories: bool) -> list[str]:
     """The metrics to build, as far as what they need is there."""
-    from ttm.evaluation.choice import choose
-
     if settings.metrics == ():
         return []
-    given: list[Any] = ["prompt"]
-    given += ["reference"] if any(item.reference for item in items) else []
-    given += ["ids"] if any(item.trajectory for item in items) else []
-    return choose(settings.metrics or (), given, settings.tiny)
+    given: list[Given] = ["prompt"]
+    given += ["reference"] if references else []
+    given += ["ids"] if trajectories else []
+    return choose(settings.metrics or (), given, settings.tiny, _WAYS)
 
 
 def _build(names: Sequence[str], settings: ScoreSettings, cache: Path) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -153,9 +182,7 @@ def _build(names: Sequence[str], settings: ScoreSettings, cache: Path) -> tuple[
 
     Built together, they share their networks; only where one is absent, each is tried by itself first.
     """
-    from ttm.evaluation.choice import Sources, build_metrics
-
-    sources = Sources(**settings.weights, tiny=settings.tiny)  # type: ignore[arg-type]
+    sources = settings.sources
     absent: dict[str, str] = {}
     try:
         return dict(zip(names, build_metrics(names, sources, settings.device, cache), strict=True)), absent

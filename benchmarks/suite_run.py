@@ -29,7 +29,7 @@ from benchmarks.report import write_report
 from benchmarks.rows import plain
 from benchmarks.run_page import write_pages
 from benchmarks.sample_run import SampleRun
-from benchmarks.sample_scores import ScoreSettings, score_run
+from benchmarks.sample_scores import ScoreSettings, check_settings, score_run
 from benchmarks.shard import Shard, local_device
 from benchmarks.variants import FirstFrameAlone, load_few_shot
 
@@ -44,6 +44,8 @@ def benchmark_samples(config: DictConfig) -> int:
     shard = Shard.read(config.shard)
     suite = open_suite(config.suite)
     samples = first_samples(suite, config.limit)
+    scoring = _score_settings(config)
+    check_settings(scoring, samples, kind_of_model(config) in ("pipeline", "few-shot"))
     started = time.perf_counter()
     model, note = open_model(config)
     named = re.sub(r"[^\w.-]+", "-", str(config.name or model.name)).strip("-")
@@ -63,22 +65,26 @@ def benchmark_samples(config: DictConfig) -> int:
         return 0
     with _alone(folder) as mine:
         if mine:
-            _report(config, run)
+            _report(config, run, scoring)
         else:
             print("another process writes the report now")
     return 0
 
 
-def _report(config: DictConfig, run: SampleRun) -> None:
-    cache = run.folder / "features"
+def _score_settings(config: DictConfig) -> ScoreSettings:
     score = config.score
-    settings = ScoreSettings(
+    if score.features not in (None, "tiny"):
+        raise ValueError(f"score.features is {score.features!r}; expected tiny, or null for public weights.")
+    return ScoreSettings(
         None if score.metrics is None else tuple(str(name) for name in score.metrics),
         score.features == "tiny",
         {str(key): str(value) for key, value in score.weights.items() if value is not None},
         local_device(str(config.device)),
     )
-    scores = score_run(run, settings, cache)
+
+
+def _report(config: DictConfig, run: SampleRun, scoring: ScoreSettings) -> None:
+    scores = score_run(run, scoring, run.folder / "features")
     write_report(run.folder / SCORES, plain(scores))
     written = write_pages(run.folder, [Path(str(other)) for other in config.compare])
     print("\nwrote " + " and ".join(str(path) for path in written))
@@ -120,6 +126,16 @@ def first_samples(suite: SampleSuite, limit: Any) -> list[Sample]:
     return kept
 
 
+def kind_of_model(config: DictConfig) -> str:
+    """What a configuration names: "videos", "baseline", "ti2v", "few-shot", or "pipeline", one of our own."""
+    if config.videos is not None:
+        return "videos"
+    if find_baseline(str(config.model)) is not None:
+        return "baseline"
+    kind, colon, _ = str(config.model).partition(":")
+    return kind if colon and kind in ("ti2v", "few-shot") else "pipeline"
+
+
 def open_model(config: DictConfig) -> tuple[Generator, str]:
     """What makes the videos, and a note on it for the report.
 
@@ -144,9 +160,9 @@ def _open_pipeline(config: DictConfig) -> tuple[Generator, str]:
         return load_baseline(baseline, weights, sampling, device, str(config.dtype)), baseline.note
     from ttm import Pipeline
 
-    kind, _, rest = str(config.model).partition(":")
-    source = rest if kind in ("ti2v", "few-shot") else str(config.model)
-    name = str(config.name or (Path(source).name if source == str(config.model) else f"{kind} {Path(source).name}"))
+    kind, own = kind_of_model(config), str(config.model)
+    source = own if kind == "pipeline" else own.partition(":")[2]
+    name = str(config.name or (Path(source).name if kind == "pipeline" else f"{kind} {Path(source).name}"))
     if kind == "few-shot":
         return load_few_shot(
             Path(source), name, sampling, device, str(config.dtype)

@@ -14,7 +14,7 @@ from benchmarks.generators import Made, VideoFolder
 from benchmarks.manifest import Sample, load_suite, write_manifest
 from benchmarks.motion_scores import motion_scores
 from benchmarks.sample_run import SampleRun
-from benchmarks.sample_scores import ScoreSettings, score_run
+from benchmarks.sample_scores import ScoreSettings, check_settings, score_run
 from tests.metrics.test_fvd import ScriptedI3D
 from ttm.data.video_writer import write_video
 from ttm.evaluation.choice import Sources, build_metrics
@@ -164,6 +164,23 @@ def test_absent_weights_are_said_and_an_error_only_if_asked_for(tmp_path: Path, 
         score_run(run, ScoreSettings(("fvd",), weights=WEIGHTS_OF_NOBODY), tmp_path / "features")
     with pytest.raises(ValueError, match="no metric 'fdv'"):
         score_run(run, ScoreSettings(("fdv",)), tmp_path / "features")
+
+
+def test_what_can_not_be_scored_is_known_before_any_video(tmp_path: Path) -> None:
+    with_video, bare = [Sample("a", "x", video=tmp_path / "v.mp4")], [Sample("a", "x", image=tmp_path / "i.png")]
+    nobody = ScoreSettings(("fvd",), weights=WEIGHTS_OF_NOBODY)
+    for settings, samples, trajectories, said in (
+        (ScoreSettings(("fdv",)), with_video, True, "no metric 'fdv'"),
+        (ScoreSettings(("viclip-v", "fvd")), bare, True, "viclip-v needs samples with a reference or a video"),
+        (ScoreSettings(("mask-iou",)), with_video, False, "mask-iou needs a model that makes trajectories"),
+        (ScoreSettings(("ad",), tiny=True), with_video, True, "ad has no stand-in"),
+        (nobody, with_video, True, "FVD: there is no"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_settings(settings, samples, trajectories)
+    check_settings(ScoreSettings(("fvd", "mask-iou"), tiny=True), with_video, True)
+    check_settings(ScoreSettings(None, weights=WEIGHTS_OF_NOBODY), bare, False)
+    check_settings(ScoreSettings(()), bare, False)
 
 
 def test_a_run_without_any_video_has_no_scores(tmp_path: Path, run: SampleRun) -> None:

@@ -51,6 +51,24 @@ def program(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["score.metrics=[fdv]"], "no metric 'fdv'"),
+        (["score.metrics=[mask-iou]"], "mask-iou needs a model that makes trajectories"),
+        (["score.metrics=[cf-adjacent]", "score.weights.clip=nowhere"], "CLIP: there is no 'nowhere'"),
+        (["score.features=tyni"], "score.features is 'tyni'; expected tiny"),
+    ],
+)
+def test_scoring_that_can_not_be_had_is_said_before_any_video(
+    tmp_path: Path, suite: Path, settings: list[str], said: str
+) -> None:
+    words = [f"suite={suite}", f"videos={tmp_path / 'their videos'}", f"output={tmp_path / 'out'}", *settings]
+    with pytest.raises(ValueError, match=said):
+        benchmark_samples(composed(*words))
+    assert not (tmp_path / "out").exists()
+
+
 def test_three_parts_report_what_one_reports(
     tmp_path: Path, suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.metrics.clips import noise_clip
-from ttm.evaluation.choice import HAVE_STAND_INS, NEEDS, Sources, build_metrics, choose
+from ttm.evaluation.choice import HAVE_STAND_INS, NEEDS, Sources, build_metrics, choose, locate_networks
 from ttm.metrics.scoring import Clip, Sample
 
 
@@ -46,6 +46,19 @@ def test_names_are_the_papers_too() -> None:
 def test_weights_that_are_absent_say_which(tmp_path: Path, name: str, field: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build_metrics([name], Sources(**{field: str(tmp_path)}), "cpu", None)
+    with pytest.raises(ValueError, match=said):
+        locate_networks([name], Sources(**{field: str(tmp_path)}))
+
+
+def test_weights_are_located_and_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "i3d.pt").write_bytes(b"no network")
+    sources = Sources(i3d=str(tmp_path / "i3d.pt"), clip=str(tmp_path / "nowhere"))
+    locate_networks(["fvd"], sources)
+    with pytest.raises(ValueError, match="no TorchScript"):
+        build_metrics(["fvd"], sources, "cpu", None)
+    with pytest.raises(ValueError, match="CLIP: there is no"):
+        locate_networks(["fvd", "cf-adjacent"], sources)
+    locate_networks(["fvd", "cf-adjacent"], Sources(tiny=True))
 
 
 def test_stand_ins_are_named_as_such(tmp_path: Path) -> None:

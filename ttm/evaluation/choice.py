@@ -6,7 +6,7 @@ an error at the start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,14 +66,19 @@ class Sources:
 
 Given = Literal["reference", "prompt", "ids"]
 
+OPTIONS: Mapping[Given, str] = {"reference": "--reference", "prompt": "--prompts", "ids": "--trajectories"}
 
-def choose(asked: Sequence[str], given: Iterable[Given], tiny: bool = False) -> list[str]:
+
+def choose(
+    asked: Sequence[str], given: Iterable[Given], tiny: bool = False, ways: Mapping[Given, str] = OPTIONS
+) -> list[str]:
     """The metrics to build.
 
     Args:
         asked: names; empty = all that can be had from what is given.
         given: what was handed in beside the videos.
         tiny: with stand-ins alone.
+        ways: how each thing is handed in, for the error.
 
     Raises:
         ValueError: an unknown name, one that lacks what it needs, or one without a stand-in.
@@ -86,12 +91,38 @@ def choose(asked: Sequence[str], given: Iterable[Given], tiny: bool = False) -> 
         if name not in NEEDS:
             raise ValueError(f"There is no metric {name!r}; expected some of {', '.join(NEEDS)}.")
         if lacking := [need for need in NEEDS[name] if need not in have]:
-            options = {"reference": "--reference", "reference set": "--reference", "prompt": "--prompts"}
-            missing = ", ".join(options.get(need, "--trajectories") for need in lacking)
+            known = {**ways, "reference set": ways["reference"]}
+            missing = ", ".join(known[need] for need in lacking)
             raise ValueError(f"{name} needs {missing}.")
         if tiny and name not in HAVE_STAND_INS:
             raise ValueError(f"{name} has no stand-in features; expected some of {', '.join(sorted(HAVE_STAND_INS))}.")
     return chosen
+
+
+def locate_networks(names: Iterable[str], sources: Sources) -> None:
+    """The files of the networks that metrics need, found or fetched; none is opened.
+
+    Raises:
+        ValueError: weights that are absent; says which and where people get them.
+    """
+    from ttm.evaluation.trackers import locate_tracker
+    from ttm.metrics.clip import CLIP_WEIGHTS, PUBLIC_CLIP
+    from ttm.metrics.fvd import I3D_WEIGHTS, PUBLIC_I3D
+    from ttm.metrics.optical_flow import RAFT_WEIGHTS, cached_raft
+    from ttm.metrics.viclip import PUBLIC_VICLIP, VICLIP_WEIGHTS
+    from ttm.metrics.weights import locate_weights
+
+    for name in () if sources.tiny else names:
+        if name == "fvd":
+            locate_weights(sources.i3d or PUBLIC_I3D, *I3D_WEIGHTS)
+        elif name.startswith("viclip"):
+            locate_weights(sources.viclip or PUBLIC_VICLIP, *VICLIP_WEIGHTS)
+        elif name == "ad":
+            locate_weights(sources.raft or cached_raft(), *RAFT_WEIGHTS)
+        elif name == "mask-iou":
+            locate_tracker(sources.segmenter or PUBLIC_SAM2)
+        else:
+            locate_weights(sources.clip or PUBLIC_CLIP, *CLIP_WEIGHTS)
 
 
 def build_metrics(names: Iterable[str], sources: Sources, device: str, cache: Path | None) -> list[Metric]:

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from ttm.metrics.followed_masks import Tracker
-from ttm.metrics.weights import find_weights, module_weights
+from ttm.metrics.weights import find_weights, locate_weights, module_weights
 from ttm.segmentation import Segmenter
 from ttm.segmentation.sam2_loading import build_sam2, hub_files, load_checkpoint, public_config
 from ttm.segmentation.tracking import track_ids
 
 _FILES = ("diffusion_pytorch_model.safetensors", "config.json")
+_SEGMENTER_WEIGHTS = (_FILES, "mask IoU", "a Segmenter of save_pretrained")
 
 
 class Sam2Tracker:
@@ -48,18 +49,29 @@ def load_tracker(source: str, device: str) -> tuple[Tracker, dict[str, Any]]:
         ValueError: no such folder or id, or weights that can't be had.
     """
     if Path(source).is_dir():
-        weights = find_weights(source, _FILES, "mask IoU", "a Segmenter of save_pretrained")
+        weights = find_weights(source, *_SEGMENTER_WEIGHTS)
         segmenter = Segmenter.from_pretrained(source, torch_dtype=torch.float32)
         return segmenter.eval().to(device), weights.to_dict()
+    config, checkpoint = _public_files(source)
+    network = build_sam2(public_config(config))
+    load_checkpoint(network, checkpoint)
+    return Sam2Tracker(network.eval().to(device)), module_weights(source, network)
+
+
+def locate_tracker(source: str) -> list[Path]:
+    """The files that :func:`load_tracker` would open, found or fetched; raises as it does."""
+    if Path(source).is_dir():
+        return locate_weights(source, *_SEGMENTER_WEIGHTS)[1]
+    return [Path(_public_files(source)[1])]
+
+
+def _public_files(source: str) -> tuple[str, str]:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        config, checkpoint = hub_files(source)
+        return hub_files(source)
     except (HfHubHTTPError, OSError) as error:
         raise ValueError(
             f"mask IoU: the checkpoint of {source!r} is not on this machine and can't be downloaded now"
             f" ({type(error).__name__}); expected that Hub id's file, or a folder of a saved Segmenter."
         ) from error
-    network = build_sam2(public_config(config))
-    load_checkpoint(network, checkpoint)
-    return Sam2Tracker(network.eval().to(device)), module_weights(source, network)

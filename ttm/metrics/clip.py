@@ -26,6 +26,7 @@ from ttm.metrics.weights import find_weights
 
 PUBLIC_CLIP = "openai/clip-vit-large-patch14"
 CLIP_FILES = ("model.safetensors", "config.json", "preprocessor_config.json", "vocab.json", "merges.txt")
+CLIP_WEIGHTS = (CLIP_FILES, "CLIP", f"the Hub's {PUBLIC_CLIP}")
 FRAMES_AT_ONCE = 64
 
 Frames = Literal["all pairs", "adjacent"]
@@ -65,7 +66,7 @@ class ClipFeatures:
     def __init__(self, source: str | Path = PUBLIC_CLIP, device: str = "cpu") -> None:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        found = find_weights(source, CLIP_FILES, "CLIP", f"the Hub's {PUBLIC_CLIP}")
+        found = find_weights(source, *CLIP_WEIGHTS)
         folder = found.files[0].parent
         try:
             model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)

@@ -33,6 +33,7 @@ LEAST_FRAMES = 10
 ENOUGH_VIDEOS = 400
 I3D_FILE = "i3d_torchscript.pt"
 PUBLIC_I3D = "flateon/FVD-I3D-torchscript"
+I3D_WEIGHTS = ([I3D_FILE], "FVD", f"the Hub's {PUBLIC_I3D}")
 PUBLISHED_SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
 """Of the file that StyleGAN-V published."""
 RESAMPLES = 50
@@ -71,7 +72,7 @@ class I3DFeatures:
     """
 
     def __init__(self, source: str | Path = PUBLIC_I3D, device: str = "cpu") -> None:
-        found = find_weights(source, [I3D_FILE], "FVD", f"the Hub's {PUBLIC_I3D}")
+        found = find_weights(source, *I3D_WEIGHTS)
         try:
             self._network = torch.jit.load(str(found.files[0]), map_location=device).eval()
         except (RuntimeError, OSError) as error:

@@ -26,6 +26,7 @@ from ttm.metrics.weights import find_weights
 
 PUBLIC_RAFT = "torchvision's Raft_Large_Weights.C_T_SKHT_V2"
 RAFT_FILE = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
+RAFT_WEIGHTS = ([RAFT_FILE], "AD", PUBLIC_RAFT)
 STRIDE = 8
 LEAST_SIDE = 128
 UPDATES = 12
@@ -86,7 +87,7 @@ class RaftFlow:
         """
         from torchvision.models.optical_flow import raft_large
 
-        found = find_weights(source or _cached_raft(), [RAFT_FILE], "AD", PUBLIC_RAFT)
+        found = find_weights(source or cached_raft(), *RAFT_WEIGHTS)
         network = raft_large(weights=None, progress=False)
         try:
             network.load_state_dict(_state(found.files[0]), strict=True)
@@ -183,7 +184,7 @@ class AverageDisplacement(MeanOverVideos):
         return (f"the videos have {len(self._forms)} different sizes or frame rates; pixels a frame do not compare",)
 
 
-def _cached_raft() -> Path:
+def cached_raft() -> Path:
     """torchvision's file in torch's cache, downloaded by torchvision where it is not there yet."""
     from torchvision.models.optical_flow import Raft_Large_Weights
 

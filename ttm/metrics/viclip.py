@@ -34,6 +34,7 @@ Preparation = Literal["internvid", "vbench"]
 
 PUBLIC_VICLIP = "OpenGVLab/ViCLIP-L-14-hf"
 VICLIP_FILE = "model.safetensors"
+VICLIP_WEIGHTS = ([VICLIP_FILE], "ViCLIP", f"the Hub's {PUBLIC_VICLIP}")
 FRAMES = 8
 SIDE = 224
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -105,7 +106,7 @@ class ViCLIPFeatures:
 
         if preparation not in get_args(Preparation):
             raise ValueError(f"preparation is {preparation!r}; expected one of {', '.join(get_args(Preparation))}.")
-        found = find_weights(source, [VICLIP_FILE], "ViCLIP", f"the Hub's {PUBLIC_VICLIP}")
+        found = find_weights(source, *VICLIP_WEIGHTS)
         self._model = load_viclip(found.files[0], shape).to(device)
         self._preparation, self._device = preparation, device
         self.max_tokens = self._model.shape.text_length

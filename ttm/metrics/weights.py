@@ -43,18 +43,24 @@ def find_weights(source: str | Path, names: Sequence[str], what: str, public: st
     Raises:
         ValueError: a file is not there and can't be had; says which, and where people get it.
     """
+    name, files = locate_weights(source, names, what, public)
+    return Weights(name, tuple(files), _sha256(files))
+
+
+def locate_weights(source: str | Path, names: Sequence[str], what: str, public: str) -> tuple[str, list[Path]]:
+    """The source's name and the files alone, none of them read; otherwise as :func:`find_weights`."""
     path = Path(source)
     if path.is_file() and len(names) == 1:
-        return _weights(path.name, [path])
+        return path.name, [path]
     if path.is_dir():
         absent = [name for name in names if not (path / name).is_file()]
         if absent:
             raise ValueError(f"{what}: {path} has no {', '.join(absent)}. {_advice(names, public)}")
-        return _weights(path.absolute().name, [path / name for name in names])
+        return path.absolute().name, [path / name for name in names]
     text = str(source)
     if text.count("/") != 1 or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise ValueError(f"{what}: there is no {text!r}. {_advice(names, public)}")
-    return _weights(text, [_from_hub(text, name, names, what, public) for name in names])
+    return text, [_from_hub(text, name, names, what, public) for name in names]
 
 
 def module_weights(source: str, module: Any) -> dict[str, Any]:
@@ -85,10 +91,10 @@ def _advice(names: Sequence[str], public: str) -> str:
     return f"Expected {files}, or a Hub id that holds it; people get it as {public}."
 
 
-def _weights(source: str, files: Sequence[Path]) -> Weights:
+def _sha256(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
-    return Weights(source, tuple(files), digest.hexdigest())
+    return digest.hexdigest()
