@@ -27,6 +27,8 @@ from ttm.objects import PromptPlan
 
 GIVE = ("plan", "masks", "trajectory")
 """What a manifest may know and a model may be given."""
+GIVEN = ("plan", "masks")
+"""What it is given unless it is said."""
 SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi")
 _WHOLE_UP_TO = 1 << 26
 _END = 1 << 22
@@ -84,7 +86,7 @@ class OwnPipeline:
     """
 
     def __init__(
-        self, pipe: Any, name: str, weights: str, sampling: dict[str, Any], give: Sequence[str] = ("plan", "masks")
+        self, pipe: Any, name: str, weights: str, sampling: dict[str, Any], give: Sequence[str] = GIVEN
     ) -> None:
         if unknown := sorted(set(give) - set(GIVE)):
             raise ValueError(f"give={list(give)} names {unknown}; expected some of {list(GIVE)}.")

@@ -168,6 +168,8 @@ def _refuse_settings_of_samples(config: DictConfig) -> None:
     given = [name for name in ("videos", "name", "limit", "retry", "overwrite", "compare") if config[name]]
     nested = {f"clip.{name}": value for name, value in config.clip.items()}
     nested |= {f"score.{name}": config.score[name] for name in ("metrics", "features")}
+    nested |= {f"score.weights.{name}": value for name, value in config.score.weights.items()}
+    nested["give"] = config.give
     given += [name for name, value in nested.items() if value is not None]
     if given:
         raise ValueError(
@@ -203,7 +205,8 @@ def benchmark_measures(config: DictConfig) -> int:
     folder = Path(str(config.output or f"outputs/benchmarks/{config.suite.name}-{subject.name}-{settings.scenes}"))
     print(f"{config.suite.name} on {subject.name} (loaded in {loaded:.1f} s); rows and pictures in {folder}")
     shard = Shard.read(config.shard)
-    figures = run_measures(subject, settings, measures, folder, belongs_to, int(config.strips), shard)
+    strips = 6 if config.strips is None else int(config.strips)
+    figures = run_measures(subject, settings, measures, folder, belongs_to, strips, shard)
     if figures is None:
         return 0
     print("\n" + format_table(figures))

@@ -65,12 +65,13 @@ def check_settings(settings: ScoreSettings, samples: Sequence[Sample], trajector
 
     Raises:
         ValueError: a metric that is asked for by name can't be had: there is none, or it lacks what it needs, or its
-            weights.
+            weights; or weights are named that nothing would read.
     """
+    sources = settings.sources
     references = any(sample.reference or sample.video for sample in samples)
     names = _names(settings, references, trajectories)
     if settings.metrics:
-        locate_networks(names, settings.sources)
+        locate_networks(names, sources)
 
 
 def score_run(run: SampleRun, settings: ScoreSettings, cache: Path) -> dict[str, Any]:

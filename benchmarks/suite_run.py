@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.baselines import find_baseline, load_baseline
 from benchmarks.build_suite import build_synthetic
-from benchmarks.generators import Generator, OwnPipeline, VideoFolder, weights_hash
+from benchmarks.generators import GIVEN, Generator, OwnPipeline, VideoFolder, weights_hash
 from benchmarks.manifest import NAMES, Sample, SampleSuite, load_suite
 from benchmarks.measure import Settings
 from benchmarks.measure_run import package_versions
@@ -42,6 +42,7 @@ BUILT = "build.json"
 def benchmark_samples(config: DictConfig) -> int:
     """Run what a configuration asks for; 0 when it ran to its end (whatever the scores say)."""
     shard = Shard.read(config.shard)
+    _refuse_settings_of_others(config)
     suite = open_suite(config.suite)
     samples = first_samples(suite, config.limit)
     scoring = _score_settings(config)
@@ -69,6 +70,30 @@ def benchmark_samples(config: DictConfig) -> int:
         else:
             print("another process writes the report now")
     return 0
+
+
+def _refuse_settings_of_others(config: DictConfig) -> None:
+    """What only suites of measures read, or only other models, would be left out without a word."""
+    if given := [name for name in ("scenes", "measures", "strips") if config[name] is not None]:
+        raise ValueError(
+            f"{given[0]} has no part in suite={config.suite.name or config.suite.folder}, which is of samples; expected"
+            " suite=synthetic beside it (limit=N does the first N samples of each split)."
+        )
+    kind = kind_of_model(config)
+    if kind == "videos":
+        nested = {f"{group}.{name}": value for group in ("clip", "sampling") for name, value in config[group].items()}
+        given = [name for name, value in (nested | {"give": config.give}).items() if value is not None]
+        given += [name for name, usual in (("dtype", "float32"), ("model", "ttm-tiny")) if config[name] != usual]
+        if given:
+            raise ValueError(
+                f"{given[0]} has no part in videos={config.videos}, which are scored as they are; expected a model that"
+                " makes videos beside it, model=..., and no videos=..."
+            )
+    elif kind != "pipeline" and config.give is not None:
+        raise ValueError(
+            f"give has no part in model={config.model}, whose inputs are always the same; expected a pipeline of ours"
+            " beside it, model=FOLDER."
+        )
 
 
 def _score_settings(config: DictConfig) -> ScoreSettings:
@@ -172,7 +197,8 @@ def _open_pipeline(config: DictConfig) -> tuple[Generator, str]:
     weights = weights_hash(files) if files else source
     if kind == "ti2v":
         return FirstFrameAlone(pipe, name, weights, sampling), "picture and sentence alone: no trajectory"
-    return OwnPipeline(pipe, name, weights, sampling, [str(item) for item in config.give]), ""
+    give = GIVEN if config.give is None else [str(item) for item in config.give]
+    return OwnPipeline(pipe, name, weights, sampling, give), ""
 
 
 def _described(config: DictConfig, suite: SampleSuite, run: SampleRun, note: str) -> dict[str, Any]:

@@ -173,6 +173,8 @@ def test_the_program_measures_a_saved_folder(pipe: Pipeline, tmp_path: Path) -> 
         ("videos=some/folder", "videos has no part in suite=synthetic"),
         ("score.features=tiny", "score.features has no part"),
         ("clip.height=64", "clip.height has no part"),
+        ("give=[plan]", "give has no part"),
+        ("score.weights.clip=x", "score.weights.clip has no part"),
         ("dtype=float23", "dtype is 'float23'; expected one of float32, bfloat16, float16"),
     ],
 )

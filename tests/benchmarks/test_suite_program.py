@@ -52,6 +52,28 @@ def program(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["videos=V", "scenes=2"], r"scenes has no part in suite=.*, which is of samples; expected suite=synthetic"),
+        (["videos=V", "measures=[stage_one]"], "measures has no part"),
+        (["strips=6"], "strips has no part"),
+        (["videos=V", "clip.height=32"], "clip.height has no part in videos=V, which are scored as they are"),
+        (["videos=V", "sampling.num_inference_steps=1"], "sampling.num_inference_steps has no part"),
+        (["videos=V", "give=[plan]"], "give has no part in videos=V"),
+        (["videos=V", "dtype=bfloat16"], "dtype has no part"),
+        (["videos=V", "model=svd"], "model has no part"),
+        (["model=svd", "give=[plan,masks]"], "give has no part in model=svd, whose inputs are always the same"),
+        (["model=ti2v:FOLDER", "give=[plan]"], "give has no part in model=ti2v:FOLDER"),
+        (["model=few-shot:FOLDER", "give=[trajectory]"], "give has no part in model=few-shot:FOLDER"),
+        (["score.features=tiny", "score.weights.clip=x"], "expected none for clip beside them"),
+    ],
+)
+def test_a_setting_that_would_be_left_out_is_refused(suite: Path, words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        benchmark_samples(composed(f"suite={suite}", *words))
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         (["score.metrics=[fdv]"], "no metric 'fdv'"),

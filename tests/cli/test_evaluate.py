@@ -88,6 +88,7 @@ def test_scores_that_came_meanwhile_stay(
         (["{videos}", "--json", "none/x.json"], 1, "is no folder"),
         (["{videos}", "--json", "{videos}", "--overwrite"], 1, "is a folder; expected a file"),
         (["{videos}", "--metrics", "cf", "--clip", "{videos}"], 1, "CLIP: "),
+        (["{videos}", "--features", "tiny", "--clip", "x"], 2, "expected none for clip"),
         (["{videos}", "--features", "tiny", "--device", "cuda:99"], 1, "--device cuda:99 is not here"),
     ],
 )

@@ -61,6 +61,11 @@ def test_weights_are_located_and_not_opened(tmp_path: Path) -> None:
     locate_networks(["fvd", "cf-adjacent"], Sources(tiny=True))
 
 
+def test_weights_that_stand_ins_would_leave_unread_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected none for clip, segmenter beside them"):
+        Sources(clip="here", segmenter="there", tiny=True)
+
+
 def test_stand_ins_are_named_as_such(tmp_path: Path) -> None:
     """The embedded CLIP and tracker, end to end on one clip; every column ends in -tiny."""
     metrics = build_metrics(sorted(HAVE_STAND_INS - {"fvd"}), Sources(tiny=True), "cpu", tmp_path)

@@ -27,6 +27,7 @@ def run(arguments: Namespace) -> int:
 
     given = [name for name in ("reference", "prompts", "trajectories") if getattr(arguments, name)]
     needs: list[Any] = [{"reference": "reference", "prompts": "prompt", "trajectories": "ids"}[name] for name in given]
+    sources = _as_usage(lambda: _sources(arguments))
     names = _as_usage(lambda: choice.choose(_split(arguments.metrics), needs, arguments.features == "tiny"))
     required = {need for name in names for need in choice.NEEDS[name]} - {"reference set"}
     items = inputs.pair(
@@ -44,7 +45,7 @@ def run(arguments: Namespace) -> int:
 
     with Progress() as progress:
         with progress.stage("load", "loading the networks"):
-            metrics = choice.build_metrics(names, _sources(arguments), device, _cache(arguments))
+            metrics = choice.build_metrics(names, sources, device, _cache(arguments))
         progress.expect(len(items))
         scores = streaming.score_videos(items, metrics, form, arguments.batch_size, on_video=progress.step)
     print(report.table(scores))

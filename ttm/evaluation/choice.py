@@ -63,6 +63,14 @@ class Sources:
     segmenter: str | None = None
     tiny: bool = False
 
+    def __post_init__(self) -> None:
+        """ValueError: weights that the stand-ins would leave unread."""
+        networks = ("i3d", "clip", "viclip", "raft", "segmenter")
+        if self.tiny and (named := [name for name in networks if getattr(self, name) is not None]):
+            raise ValueError(
+                f"The tiny features bring weights of their own; expected none for {', '.join(named)} beside them."
+            )
+
 
 Given = Literal["reference", "prompt", "ids"]
 
