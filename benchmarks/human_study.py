@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.sample_run import RECORD, VIDEO
-from benchmarks.study import Pair, Study, load_study
+from benchmarks.study import Pair, Study, load_study, served_alone
 from benchmarks.study_results import as_csv, preferences
 from benchmarks.study_server import make_server
 
@@ -89,17 +89,18 @@ def make_pairs(
 def _serve(chosen: argparse.Namespace) -> int:
     prompts = prompts_of(chosen.folders[0], chosen.prompts)
     pairs, videos = make_pairs(chosen.folders, prompts, chosen.samples, chosen.seed)
-    study = Study(chosen.study, pairs, chosen.seed, chosen.raters)
-    with make_server(study, lambda sample, method: videos[method][sample], chosen.port) as server:
-        host, port = server.server_address[:2]
-        skipped = len(set.union(*(set(found) for found in videos.values()))) - len({pair.sample for pair in pairs})
-        note = f" ({skipped} samples are left out: not in every folder, or beyond --samples)" if skipped else ""
-        print(f"{len(pairs)} pairs, {study.raters} raters each{note}; answers in {chosen.study}")
-        print(f"open http://{host!s}:{port}/  (Ctrl-C ends it; the same command goes on)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print(f"{len(study.answers)} answers; python -m benchmarks.human_study results {chosen.study}")
+    with served_alone(chosen.study):
+        study = Study(chosen.study, pairs, chosen.seed, chosen.raters)
+        with make_server(study, lambda sample, method: videos[method][sample], chosen.port) as server:
+            host, port = server.server_address[:2]
+            skipped = len(set.union(*(set(found) for found in videos.values()))) - len({pair.sample for pair in pairs})
+            note = f" ({skipped} samples are left out: not in every folder, or beyond --samples)" if skipped else ""
+            print(f"{len(pairs)} pairs, {study.raters} raters each{note}; answers in {chosen.study}")
+            print(f"open http://{host!s}:{port}/  (Ctrl-C ends it; the same command goes on)", flush=True)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                print(f"{len(study.answers)} answers; python -m benchmarks.human_study results {chosen.study}")
     return 0
 
 

@@ -6,12 +6,14 @@ questions, one answer each; five raters a pair; the majority decides. Methods ne
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,27 @@ class Study:
             self.answers.append(answer)
 
 
+@contextmanager
+def served_alone(folder: Path) -> Iterator[None]:
+    """One server at a time takes a study's answers: two would show a pair, and count a rater, without each other.
+
+    Args:
+        folder: of the study; made if absent.
+
+    Raises:
+        ValueError: another takes them now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"Another server takes the answers of {folder} now; expected one at a time (choose another --study)."
+            ) from error
+        yield
+
+
 def load_study(folder: Path) -> Study:
     """A study that was begun before.
 
@@ -159,7 +182,10 @@ def load_study(folder: Path) -> Study:
 
 
 def read_answers(folder: Path) -> list[Answer]:
-    """All whole lines of answers.jsonl; what a kill cut off is removed, so that the next line begins a line."""
+    """The first answer of each rater to each pair, by all whole lines of answers.jsonl.
+
+    What a kill cut off is removed, so that the next line begins a line.
+    """
     path = folder / "answers.jsonl"
     if not path.is_file():
         return []
@@ -168,7 +194,10 @@ def read_answers(folder: Path) -> list[Answer]:
     if "".join(lines) != text:
         with written_beside(path) as beside:
             beside.write_text("".join(lines), encoding="utf-8")
-    return [Answer(**json.loads(line)) for line in lines]
+    first: dict[tuple[str, str], Answer] = {}
+    for answer in (Answer(**json.loads(line)) for line in lines):
+        first.setdefault((answer.rater, answer.pair), answer)
+    return list(first.values())
 
 
 def check_rater(rater: str) -> None:

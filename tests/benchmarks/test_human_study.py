@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.parse
@@ -17,10 +20,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.human_study import main, make_pairs, prompts_of
-from benchmarks.study import QUESTIONS, SIDES, Pair, Study, load_study
+from benchmarks.study import QUESTIONS, SIDES, Pair, Study, load_study, served_alone
 from benchmarks.study_results import Preference, as_csv, preferences
 from benchmarks.study_server import make_server
 
+ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = {f"sample {n}": f"The <ball> rolls & turns {n}." for n in range(4)}
 
 
@@ -153,6 +157,41 @@ def test_a_second_answer_counts_nothing(tmp_path: Path, folders: list[Path]) -> 
         for choice in ("A", "B", "A"):
             assert post(address, rater="Ada", pair=key, **dict.fromkeys(QUESTIONS, choice))[0] == 200
     assert len(study.answers) == 1
+
+
+def test_of_two_answers_on_the_disk_the_first_counts(tmp_path: Path) -> None:
+    """Two servers of an earlier version took answers side by side, and one rater answered both."""
+    pairs = [Pair("0", "x", "a", "b")]
+    study = Study(tmp_path, pairs, raters=3)
+    for rater in ("1", "2"):
+        study.answer(rater, pairs[0].key, dict.fromkeys(QUESTIONS, study.ours_is(rater, pairs[0])))
+    path = tmp_path / "answers.jsonl"
+    first, second = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text(first + second + first.replace("true", "false"), encoding="utf-8")
+    again = load_study(tmp_path)
+    assert again.answers == study.answers and again.progress("1") == (1, 1)
+    assert {(item.pairs, item.incomplete) for item in preferences(again)} == {(0, 1)}, "the third answer is wanted yet"
+
+
+def test_one_server_takes_the_answers_of_a_study(
+    tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(PROMPTS))
+    words = ["serve", *map(str, folders), "--study", str(tmp_path / "s"), "--prompts", str(tmp_path / "p.json")]
+    command = [sys.executable, "-m", "benchmarks.human_study", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline().startswith("8 pairs, 5 raters each; ")
+            assert "open http://127.0.0.1:" in server.stdout.readline()
+            assert main(words) == 2
+            assert f"Another server takes the answers of {tmp_path / 's'} now" in capsys.readouterr().err
+            assert main(["results", str(tmp_path / "s")]) == 0, "they can be read meanwhile"
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait() == 0
+    with served_alone(tmp_path / "s"):
+        pass
 
 
 def test_what_does_not_belong_is_refused(tmp_path: Path, folders: list[Path]) -> None:
