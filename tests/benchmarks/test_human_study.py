@@ -133,6 +133,16 @@ def test_a_browser_is_told_no_method_and_no_file(tmp_path: Path, folders: list[P
     assert sides == [study.ours_is(rater, pair) for rater in raters]
 
 
+def test_neither_video_loops_alone(tmp_path: Path, folders: list[Path]) -> None:
+    """Clips of different lengths would drift apart: the page begins both again when both have ended."""
+    study, videos = new_study(tmp_path, folders)
+    with served(study, videos) as address:
+        page = get(f"{address}/rate?rater=Ada")[2].decode()
+    tags = re.findall(r"<video [^>]*>", page)
+    assert len(tags) == 2 and not any(re.search(r"\bloop\b", tag) for tag in tags)
+    assert re.search(r'addEventListener\("ended", .*every\(other => other\.ended .*begin\(\)', page)
+
+
 def test_a_study_goes_on_after_a_restart(tmp_path: Path, folders: list[Path]) -> None:
     study, videos = new_study(tmp_path, folders)
     with served(study, videos) as address:
