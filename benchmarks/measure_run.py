@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from benchmarks.shard import Shard, local_device
 from benchmarks.sheets import contact_sheet, save_picture, strip
 from benchmarks.subject import Subject
 from benchmarks.suites import choose
+from benchmarks.versions import package_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = (
@@ -36,7 +36,6 @@ RULES = (
     *("ttm/data/synthetic.py", "ttm/motion/mask_trajectory.py", "ttm/motion/resize_ids.py"),
 )
 """The code that decides what a row says: rows of other rules don't count. A test holds that nothing is missing."""
-_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "sam2", "open_clip_torch")
 
 
 def run_measures(
@@ -140,16 +139,6 @@ def rule_files() -> list[Path]:
         path = ROOT / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return files
-
-
-def package_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def write_sheet(folder: Path, measures: Sequence[Measure]) -> bool:

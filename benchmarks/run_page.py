@@ -95,7 +95,10 @@ def page_values(runs: Sequence[RunResults]) -> dict[str, Any]:
     rows = {row["id"]: row for row in run.scores["samples"]}
     failed = len(run.failures)
     table = main_table(runs)
-    warnings = told_of_all(runs, lambda metric: metric.get("warnings", []))
+    versions = {name: " or ".join(found) for name, found in run.versions.items()}
+    mixed = {name: versions[name] for name, found in run.versions.items() if len(found) > 1}
+    warnings = [f"The samples were done by several versions, {_said(mixed)}."] if mixed else []
+    warnings += [f"{name}: {text}." for name, text in told_of_all(runs, lambda metric: metric.get("warnings", []))]
     return {
         "title": f"{run.info['suite']}: {run.info['model']}",
         "style": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
@@ -104,7 +107,7 @@ def page_values(runs: Sequence[RunResults]) -> dict[str, Any]:
         "table": table,
         "published": published.title if published else "",
         "published_note": published.note if published else "",
-        "warnings": [*table.notes, *(f"{name}: {text}." for name, text in warnings)],
+        "warnings": [*table.notes, *warnings],
         "not_measured": run.scores["not_measured"],
         "failures": run.failures,
         "count": len(run.records),
@@ -117,7 +120,7 @@ def page_values(runs: Sequence[RunResults]) -> dict[str, Any]:
         "samples": [_line(run, name, rows[name], metrics) for name in order],
         "sample_columns": [metric["name"] for metric in metrics],
         "conventions": told_of_all(runs, lambda metric: [_said({**metric["convention"], **metric.get("weights", {})})]),
-        "made": [("model", _said(run.info["identity"])), ("versions", _said(run.info["versions"]))],
+        "made": [("model", _said(run.info["identity"])), ("versions", _said(versions))],
     }
 
 

@@ -47,6 +47,15 @@ class RunResults:
         """The records of samples that failed."""
         return [record for record in self.records.values() if record["error"]]
 
+    @property
+    def versions(self) -> dict[str, list[str]]:
+        """What made the videos, by package; several versions of one where a run went on after an upgrade."""
+        kept = [record.get("versions", {}) for record in self.records.values() if not record["error"]]
+        if not any(kept):  # a run of earlier days: those of the process that came last are all that is known
+            return {name: [version] for name, version in self.info["versions"].items()}
+        names = dict.fromkeys(name for versions in kept for name in versions)
+        return {name: sorted({versions.get(name, "unknown") for versions in kept}) for name in names}
+
     def metric(self, name: str) -> dict[str, Any] | None:
         """A metric's entry in scores.json."""
         return next((metric for metric in self.scores["metrics"] if metric["name"] == name), None)

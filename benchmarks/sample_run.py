@@ -28,6 +28,7 @@ from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.rows import fingerprint
 from benchmarks.shard import Shard
 from benchmarks.true_clips import true_trajectory, true_video
+from benchmarks.versions import package_versions
 from ttm.atomic_write import written_beside
 from ttm.data.video_writer import write_video
 
@@ -50,6 +51,7 @@ class SampleRun:
 
     def __init__(self, folder: Path, samples: Sequence[Sample], model: Generator, seed: int = 0) -> None:
         self.folder, self.samples, self.model, self.seed = folder, list(samples), model, seed
+        self.versions = package_versions()
         self._fingerprints: dict[str, str] = {}
 
     def place(self, sample: Sample) -> Path:
@@ -117,6 +119,7 @@ class SampleRun:
             "error": "",
         }
         record |= {"category": sample.category, "split": sample.split, "model": self.model.name, "warnings": []}
+        record["versions"] = self.versions  # of this process: a run that goes on later may do so with others
         try:
             made = self.model.generate(sample, sample_seed(self.seed, sample.id))
             write_video(place / VIDEO, made.frames, made.fps)

@@ -23,7 +23,6 @@ from benchmarks.build_suite import build_synthetic
 from benchmarks.generators import GIVEN, Generator, OwnPipeline, VideoFolder, weights_hash
 from benchmarks.manifest import NAMES, Sample, SampleSuite, load_suite
 from benchmarks.measure import Settings
-from benchmarks.measure_run import package_versions
 from benchmarks.pipeline_subject import read_dtype, weight_files
 from benchmarks.report import write_report
 from benchmarks.rows import plain
@@ -32,6 +31,7 @@ from benchmarks.sample_run import SampleRun
 from benchmarks.sample_scores import ScoreSettings, check_settings, score_run
 from benchmarks.shard import Shard, local_device
 from benchmarks.variants import FirstFrameAlone, load_few_shot
+from benchmarks.versions import package_versions
 
 RUN = "run.json"
 SCORES = "scores.json"

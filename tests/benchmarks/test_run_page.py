@@ -263,6 +263,25 @@ def test_the_markdown_says_the_same(run: Path) -> None:
     assert not re.search(r"\n{4,}", text)
 
 
+def test_versions_that_differ_within_a_run_are_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", published=None)
+
+    def report(*made_with: dict[str, str]) -> str:
+        for name, versions in zip(IDS, made_with, strict=False):
+            path = folder / "samples" / name / "record.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
+        write_pages(folder)
+        return (folder / "report.md").read_text(encoding="utf-8")
+
+    assert "several versions" not in (text := report()) and "versions: torch: 2\n" in text, "those of run.json"
+    assert "several versions, torch: 3 or unknown." in report({"torch": "3"}), "the others' were not kept"
+    same = {"torch": "3", "numpy": "1"}
+    text = report(same, same | {"torch": "4"}, same, {"torch": "5"})
+    assert "several versions, torch: 3 or 4." in text and "versions: torch: 3 or 4; numpy: 1" in text
+    text = report(same, same, same)
+    assert "several versions" not in text and "versions: torch: 3; numpy: 1" in text, "the last has failed: no video"
+
+
 def test_published_tables_are_whole() -> None:
     for table in TABLES.values():
         assert all(len(row) == len(table.splits) * len(table.columns) for row in table.rows.values())

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ttm
 from benchmarks.generators import Made, VideoFolder, first_frame, first_masks, weights_hash
 from benchmarks.manifest import Sample, load_suite, write_manifest
 from benchmarks.sample_run import RECORD, SampleRun, sample_seed
@@ -148,6 +149,17 @@ def test_results_of_another_model_seed_or_picture_do_not_count(tmp_path: Path, s
     assert samples[0].image is not None
     Image.new("RGB", (16, 16), "blue").save(samples[0].image)
     assert not SampleRun(tmp_path / "out", samples, painter).records()
+
+
+def test_each_sample_says_what_versions_made_it(tmp_path: Path, samples: tuple[Sample, ...]) -> None:
+    """A run that goes on after an upgrade."""
+    before = SampleRun(tmp_path / "out", samples, Painter(tmp_path / "log"))
+    before.versions = before.versions | {"through-the-mask": "0.0.9"}
+    before.generate(Shard(0, 2), say=lambda line: None)
+    after = SampleRun(tmp_path / "out", samples, Painter(tmp_path / "log", fails=samples[1].id))
+    after.generate(say=lambda line: None)
+    found = [record["versions"]["through-the-mask"] for record in after.records().values()]
+    assert found == ["0.0.9" if n % 2 == 0 else ttm.__version__ for n in range(7)], "the failed one too"
 
 
 def test_shards_by_hand_and_by_the_launcher() -> None:
