@@ -99,7 +99,7 @@ def choose(
         if name not in NEEDS:
             raise ValueError(f"There is no metric {name!r}; expected some of {', '.join(NEEDS)}.")
         if lacking := [need for need in NEEDS[name] if need not in have]:
-            known = {**ways, "reference set": ways["reference"]}
+            known = {str(need): way for need, way in ways.items()} | {"reference set": ways["reference"]}
             missing = ", ".join(known[need] for need in lacking)
             raise ValueError(f"{name} needs {missing}.")
         if tiny and name not in HAVE_STAND_INS:
