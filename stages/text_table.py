@@ -19,7 +19,8 @@ from stages.whole_files import read_tensors, write_tensors
 from ttm.objects import PromptPlan
 from ttm.pipelines.conditioning import encode_text
 
-_BATCH = 128
+_MOST_TEXTS, _MOST_TOKENS = 128, 8192
+"""Of a batch. 8192 tokens are 16 texts of 512, for which umT5-xxl takes 1.5 GB beside its weights, 3 in float32."""
 
 
 class Texts(Protocol):
@@ -60,8 +61,8 @@ class TextTable:
     What is zero there is the text encoder's affair: all beyond a text's own tokens (Wan), or nothing (Stable
     Diffusion keeps the embeddings of the padding).
 
-    All texts are embedded in one order and in batches of one size, so that a text's embedding does not depend on
-    when it is first needed: a resumed run sees the same bits.
+    All texts are embedded in one order and in batches of one size for each S, so that a text's embedding does not
+    depend on when it is first needed: a resumed run sees the same bits.
 
     Args:
         embeddings: float32 [all rows, D].
@@ -94,10 +95,11 @@ class TextTable:
             stored = read_tensors(path, "remove it; it is made anew.")
             rows = stored.get("rows", stored["lengths"])
             return cls(stored["embeddings"], rows, stored["lengths"], ordered, max_length)
+        size = max(1, min(_MOST_TEXTS, _MOST_TOKENS // max_length))
         pieces, counts, lengths = [], [], []
         with torch.no_grad():
-            for first in range(0, len(ordered), _BATCH):
-                batch = ordered[first : first + _BATCH]
+            for first in range(0, len(ordered), size):
+                batch = ordered[first : first + size]
                 embedded, mask = encode_text(tokenizer, text_encoder, batch, max_length)
                 kept = mask | embedded.any(dim=-1)
                 pieces.append(embedded[kept].float().cpu())  # text by text: padding is on the right

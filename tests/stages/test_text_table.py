@@ -28,6 +28,21 @@ def test_lookup_is_what_the_pipelines_encode(folder: str, request: pytest.Fixtur
         assert (found[~mask] == 0).all() == (folder == "pipeline_folder")
 
 
+@pytest.mark.parametrize(("length", "batches"), [(512, [16, 2]), (12, [18])])
+def test_long_texts_are_embedded_a_few_at_a_time(pipeline_folder: Path, length: int, batches: list[int]) -> None:
+    tokenizer, encoder = load_text(str(pipeline_folder))
+    texts = [f"the {word} cat stays" + " and turns" * number for word in ("red", "blue", "") for number in range(6)]
+    seen: list[tuple[int, ...]] = []
+    encoder.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    table = TextTable.build(texts[1:], tokenizer, encoder, length)
+    assert seen == [(count, length) for count in batches]
+    with torch.no_grad():
+        alone, mask = encode_text(tokenizer, encoder, texts[-1:], length)
+    found, found_mask = table.lookup(texts[-1:])
+    assert torch.equal(found_mask, mask)
+    torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("folder", ["pipeline_folder", "unet_folder"])
 def test_a_stored_table_is_read_back_bit_for_bit(folder: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     tokenizer, encoder = load_text(str(request.getfixturevalue(folder)))
