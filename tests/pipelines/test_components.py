@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from numpy.typing import NDArray
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from tests.pipelines.conftest import offloaded
 from ttm import ImageToMotionPipeline, MotionToVideoPipeline, Pipeline, PromptPlan
+from ttm.pipelines.host_image import embed_pictures
 
 Make = Callable[..., Pipeline]
 Seeded = Callable[[int], torch.Generator]
@@ -96,6 +99,36 @@ def test_with_offload_a_transformer_is_alone_at_work(
     for name in ("motion_transformer", "transformer"):
         at_work = [there for who, there in seen if who == name]
         assert at_work and all(there == {name} for there in at_work)
+
+
+@BOTH_HOSTS
+def test_sequential_offload_changes_nothing(
+    pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    """No accelerator here, so the device is the CPU by another name; the weights do come and go."""
+
+    def run() -> Any:
+        return pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type="np")
+
+    bare = run()
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    for name in ("text_encoder", "motion_transformer", "transformer", "vae"):
+        assert all(weight.is_meta for weight in getattr(pipe, name).parameters())
+    offloaded = run()
+    np.testing.assert_allclose(offloaded.frames, bare.frames, atol=1e-4)
+    np.testing.assert_array_equal(offloaded.trajectory.ids, bare.trajectory.ids)
+
+
+def test_pictures_reach_an_image_encoder_that_is_offloaded_part_by_part() -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    encoder = CLIPVisionModel(CLIPVisionConfig(image_size=8, patch_size=4, **sizes)).eval()
+    processor = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        bare = embed_pictures(pictures, encoder, processor)
+        cpu_offload(encoder, execution_device=torch.device("cpu"))
+        assert encoder.device.type == "meta"
+        assert torch.equal(embed_pictures(pictures, encoder, processor), bare)
 
 
 @BOTH_HOSTS

@@ -121,6 +121,21 @@ def test_offload_keeps_controlnet_until_the_first_frame_is_drawn(
     assert len([who for who, there in seen if who == "controlnet" and who in there]) == STEPS
 
 
+def test_sequential_offload_changes_nothing(base: Path, masks: Any) -> None:
+    pipe = FewShotPipeline.from_base(str(base), **SETTINGS)
+    pipe.set_progress_bar_config(disable=True)
+
+    def run() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        made: torch.Tensor = pipe("a dog runs", masks(WINDOW), generator=generator, output_type="pt").frames
+        return made
+
+    bare = run()
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    assert pipe.unet.device.type == pipe.text_encoder.device.type == "meta"
+    torch.testing.assert_close(run(), bare, atol=1e-4, rtol=1e-4)
+
+
 def test_masks_prompt_and_sharing_matter(run: Any, masks: Any, pipe: FewShotPipeline) -> None:
     plain = run(masks(WINDOW))
     moved = MaskTrajectory(np.roll(masks(WINDOW).ids, 4, axis=1))

@@ -21,7 +21,16 @@ from transformers import CLIPTextModel
 from ttm.motion.token_grid import object_coverage
 
 
-def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+def input_device(model: Any, otherwise: torch.device) -> torch.device:
+    """Where a model takes its inputs: on its own device, or, with sequential offload, which leaves it on "meta" between
+    the moments in which its parts are at work, on another."""
+    device: torch.device = model.device
+    return otherwise if device.type == "meta" else device
+
+
+def encode_text(
+    tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_length: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Embed texts as the host's own makers do.
 
     Wan (``UMT5EncoderModel``): beyond a text's own tokens the embedding is zero. Stable Diffusion
@@ -33,6 +42,7 @@ def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_len
         text_encoder: of one of these two classes.
         texts: B texts; a longer one than ``max_length`` tokens is cut off.
         max_length: S.
+        device: what the tokens are given on; None: the encoder's.
 
     Returns:
         embeddings [B, S, D] in the encoder's dtype, and mask bool [B, S], true at a text's own tokens, beginning and
@@ -51,7 +61,7 @@ def encode_text(tokenizer: Any, text_encoder: Any, texts: Sequence[str], max_len
         return_attention_mask=True,
         return_tensors="pt",
     )
-    device = text_encoder.device
+    device = text_encoder.device if device is None else device
     if isinstance(text_encoder, CLIPTextModel):
         hidden = text_encoder(tokens.input_ids.to(device)).last_hidden_state
         return hidden, tokens.attention_mask.to(hidden.device).bool()

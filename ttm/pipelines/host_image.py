@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ttm.motion.representation import MotionRepresentation
 from ttm.pipelines.autoencoders import LatentFormat, encode_video
+from ttm.pipelines.conditioning import input_device
 
 IMAGE_TEXT_TOKENS = 512
 """Text tokens of a host with an image embedder: diffusers' attention takes all before the last 512 for the image."""
@@ -114,6 +115,6 @@ def embed_pictures(pictures: Tensor, image_encoder: Any, image_processor: Any) -
     pixels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
     images = list(rearrange(pixels, "b c h w -> b h w c").numpy())
     values = image_processor(images=images, input_data_format="channels_last", return_tensors="pt").pixel_values
-    values = values.to(image_encoder.device, image_encoder.dtype)
+    values = values.to(input_device(image_encoder, pictures.device), image_encoder.dtype)
     hidden: Tensor = image_encoder(pixel_values=values, output_hidden_states=True).hidden_states[-2]
     return hidden.float()

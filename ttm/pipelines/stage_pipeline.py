@@ -26,6 +26,7 @@ from ttm.pipelines.conditioning import (
     encode_text,
     guidance_passes,
     guided,
+    input_device,
     stack_passes,
 )
 from ttm.pipelines.host_image import check_host_image, host_image
@@ -211,7 +212,8 @@ class StagePipeline(SamplingState, SavedPipeline):
         }
 
     def _encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return encode_text(self.tokenizer, self.text_encoder, texts, self.config.max_sequence_length)
+        device = input_device(self.text_encoder, self._execution_device)
+        return encode_text(self.tokenizer, self.text_encoder, texts, self.config.max_sequence_length, device)
 
     def _host_image(self, frame: NDArray[np.uint8], num_latent_frames: int) -> dict[str, Tensor]:
         """The clip's first frame, uint8 [H, W, 3], as the host takes it; see :mod:`ttm.pipelines.host_image`."""
