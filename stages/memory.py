@@ -52,10 +52,25 @@ def keep_frozen_as(model: nn.Module, dtype: torch.dtype) -> None:
 def prepare_vae(vae: Any, settings: Settings) -> None:
     """Let an autoencoder encode sample by sample, where the preset says so; what it encodes is the same.
 
-    Tiles are for decoding alone (``memory.vae_tiling``): latents would differ at the seams from those in the cache.
+    Tiles are for decoding alone (:func:`decode_in_tiles`).
     """
     if settings.memory.vae_slicing:
         vae.enable_slicing()
+
+
+def decode_in_tiles(vae: Any) -> None:
+    """Let an autoencoder decode frames that are larger than its tile (256 pixels of Wan's) in tiles, for
+    ``memory.vae_tiling``. It encodes them whole: latents would differ at the seams from those in the cache."""
+    decode = vae.decode
+
+    def in_tiles(*arguments: Any, **told: Any) -> Any:
+        vae.use_tiling = True
+        try:
+            return decode(*arguments, **told)
+        finally:
+            vae.use_tiling = False
+
+    vae.decode = in_tiles
 
 
 def finish_model(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from torch import nn
 
 from stages.host import image_parts, load_text, load_vae
-from stages.memory import prepare_vae
+from stages.memory import decode_in_tiles, prepare_vae
 from stages.objectives import build_objective
 from stages.settings import Settings
+from stages.text_table import TextTable, texts_of
 from stages.trainer import Sampler
 from stages.validation import Drawn, ValidationClip, motion_scores, validation_clips, video_scores
 from ttm.motion.representation import motion_representation
@@ -23,17 +25,19 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
     """A function that draws ``sample_scenes`` validation clips with a model, and scores them.
 
     Several processes draw equally many each, since those that share a model have to run it together; what is drawn
-    twice for that is left out. Autoencoder and text encoder wait in the CPU's memory between the calls.
+    twice for that is left out. The clips' texts are embedded here, once, and the text encoder goes; the autoencoder
+    waits in the CPU's memory between the calls.
 
     Clips and starting noise are the same at every call, so that TensorBoard's slider shows one video improving.
     Guidance is left out (scale 1): it shows what the model learned, and costs one pass a step.
     """
     vae = load_vae(settings.host.pipeline, device)
     prepare_vae(vae, settings)
-    dtype = getattr(torch, settings.memory.weights)
-    tokenizer, text_encoder = load_text(settings.host.pipeline, dtype=dtype)
+    if settings.memory.vae_tiling:
+        decode_in_tiles(vae)
     scenes = validation_clips(settings, vae)
     vae.to("cpu")
+    tokenizer, text_encoder, texts = _embedded(settings, scenes, device)
     first = settings.stage.name == "image_to_motion"
     draw = _draw_motion if first else _draw_video
     kind = ImageToMotionPipeline if first else MotionToVideoPipeline
@@ -43,9 +47,9 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
         length = settings.host.max_sequence_length
         told: dict[str, Any] = {"max_sequence_length": length, "motion": settings.motion.name}
         told |= image_parts(model, settings.host.pipeline, device)
-        for part in (vae, text_encoder):
-            part.to(device)
-        pipe = kind(vae, tokenizer, text_encoder, model, scheduler, **told)
+        vae.to(device)
+        pipe: Any = kind(vae, tokenizer, text_encoder, model, scheduler, **told)
+        pipe._encode_text = texts.lookup
         pipe.set_progress_bar_config(disable=True)
         drawn = {}
         for place in range(index, -(-len(scenes) // count) * count, count):
@@ -63,11 +67,28 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
                 drawn[number] = draw(pipe, scene, arguments)
             else:
                 draw(pipe, scene, arguments)
-        for part in (vae, text_encoder):
-            part.to("cpu")
+        vae.to("cpu")
         return drawn
 
     return sample
+
+
+def _embedded(
+    settings: Settings, scenes: Sequence[ValidationClip], device: torch.device
+) -> tuple[Any, nn.Module, TextTable]:
+    """The tokenizer, the text encoder without its weights, and what it said to the clips.
+
+    A large encoder and a model in training are too much for one card. What is left of it tells the pipelines its
+    configuration and its device.
+    """
+    dtype, length = getattr(torch, settings.memory.weights), settings.host.max_sequence_length
+    tokenizer, text_encoder = load_text(settings.host.pipeline, device, dtype)
+    motion = motion_representation(settings.motion.name)
+    plans = (motion.seen(scene.moves, scene.plan)[1] for scene in scenes)
+    texts = TextTable.build(texts_of(plans, settings.stage.name), tokenizer, text_encoder, length)
+    for parameter in text_encoder.parameters():
+        parameter.data = parameter.new_empty(0)
+    return tokenizer, text_encoder, texts
 
 
 def _draw_motion(pipe: Any, clip: ValidationClip, arguments: dict[str, Any]) -> Drawn:

@@ -158,7 +158,7 @@ class MemorySettings:
     name: str = "none"
     weights: str = "float32"  # float32 | bfloat16, of weights that are not trained
     vae_slicing: bool = False  # the autoencoder takes one sample (image) after the other
-    vae_tiling: bool = False  # at inference it decodes in tiles
+    vae_tiling: bool = False  # it decodes in tiles, of validation clips and at inference
     offload: bool = False  # at inference parts that are not at work wait in the CPU's memory
 
 

@@ -13,12 +13,17 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stages.host import load_vae
+from stages.host import build_transformer, load_text, load_vae
+from stages.objectives import build_objective
 from stages.samples import build_sampler
 from stages.settings import Settings
+from stages.settings_loading import load_settings
 from stages.tracking import Tracker, check_tracker, clock, gif_bytes
 from stages.train import run
 from stages.trainer import Trainer
+from stages.validation import validation_clips
+from ttm.pipelines.image_to_motion import ImageToMotionPipeline
+from ttm.pipelines.motion_to_video import MotionToVideoPipeline
 
 Build = Callable[..., Settings]
 
@@ -61,6 +66,58 @@ def test_samples_are_encoded_as_the_preset_says(settings: Build, monkeypatch: py
     monkeypatch.setattr("stages.samples.load_vae", lambda *_: vae)
     build_sampler(made, torch.device("cpu"))
     assert vae.use_slicing == saves
+
+
+def test_samples_are_decoded_in_tiles_where_the_preset_says_so_and_encoded_whole(
+    overrides: list[str], unet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, images = load_vae(str(unet_folder)), torch.rand(1, 3, 64, 64)  # its tiles are of 32 pixels
+    latents = whole.encode(images).latent_dist.mode()
+    for tiles in (True, False):
+        vae = load_vae(str(unet_folder))
+        monkeypatch.setattr("stages.samples.load_vae", lambda *_, vae=vae: vae)
+        build_sampler(load_settings([*overrides, f"memory.vae_tiling={tiles}"]), torch.device("cpu"))
+        assert torch.equal(vae.encode(images).latent_dist.mode(), latents)
+        assert torch.equal(vae.decode(latents).sample, whole.decode(latents).sample) != tiles
+        small = latents[..., :4, :4]
+        assert torch.equal(vae.decode(small).sample, whole.decode(small).sample)
+
+
+@pytest.mark.parametrize(
+    ("stage", "host", "motion"),
+    [
+        ("image_to_motion", "wan", "masks"),
+        ("motion_to_video", "wan", "masks"),
+        ("motion_to_video", "wan", "none"),
+        ("motion_to_video", "unet", "masks"),
+    ],
+)
+def test_samples_are_those_of_the_pipeline_though_the_text_encoder_has_gone(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch, stage: str, motion: str
+) -> None:
+    sampled = ["sample_every=1", "sample_scenes=2", "sample_steps=2"]
+    made = load_settings([*overrides, f"stage={stage}", f"motion={motion}", *sampled])
+    loaded = []
+    monkeypatch.setattr("stages.samples.load_text", lambda *told: loaded.append(load_text(*told)) or loaded[0])
+    sample = build_sampler(made, torch.device("cpu"))
+    assert not sum(parameter.numel() for parameter in loaded[0][1].parameters())
+    model = build_transformer(made).eval()
+    with torch.no_grad():
+        drawn = sample(model, 0, 1)
+    vae, scheduler = load_vae(made.host.pipeline), build_objective(made.objective).scheduler()
+    told = {"max_sequence_length": made.host.max_sequence_length, "motion": motion}
+    kind = ImageToMotionPipeline if stage == "image_to_motion" else MotionToVideoPipeline
+    pipe = kind(vae, *load_text(made.host.pipeline), model, scheduler, **told)
+    for number, clip in enumerate(validation_clips(made, vae)):
+        words = {"height": 32, "width": 32, "num_inference_steps": 2, "guidance_scale": 1.0,
+                 "image_guidance_scale": 1.0, "generator": torch.Generator().manual_seed(number)}  # fmt: skip
+        if stage == "image_to_motion":
+            frames = pipe(clip.frames[0], clip.plan, clip.moves.ids[0], num_frames=5, **words).frames
+        else:
+            video = pipe(clip.frames[0], clip.plan, clip.moves, output_type="np", **words).frames[0]
+            frames = (video * 255).round().astype(np.uint8)
+        # A text embedded beside others differs in its last bits.
+        np.testing.assert_allclose(drawn[number].frames.astype(int), frames.astype(int), atol=1)
 
 
 def test_samples_leave_the_training_as_it_was(settings: Build, tmp_path: Path) -> None:
