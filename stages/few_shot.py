@@ -204,7 +204,7 @@ def read_arguments(arguments: Sequence[str]) -> Settings:
     parser.add_argument("clips", metavar="CLIPS", help="a folder of 5 to 8 videos of one motion")
     parser.add_argument("settings", metavar="key=value", nargs="*", help="other settings")
     parser.add_argument("--base", default="ttm-tiny-unet", help="Stable Diffusion 1.x: embedded, a folder or a Hub id")
-    parser.add_argument("--motion-adapter", help="AnimateDiff's modules (default: the base's motion_adapter/)")
+    parser.add_argument("--motion-adapter", help="AnimateDiff's modules, on linear betas (default: the base's own)")
     parser.add_argument("--controlnet", help="draws first frames (default: the base's controlnet/)")
     parser.add_argument(
         "--control-picture",
@@ -220,7 +220,8 @@ def read_arguments(arguments: Sequence[str]) -> Settings:
     if given.output is not None and "output_dir" in named:
         raise ValueError("There is an output_dir beside -o; expected one of them.")
     small = embedded_folder(given.base) is not None
-    settings = load_settings(given.settings, config_name="few_shot_embedded" if small else "few_shot")
+    betas = f"objective.beta_schedule={Base(given.base, given.motion_adapter).beta_schedule}"  # a given one comes later
+    settings = load_settings([betas, *given.settings], config_name="few_shot_embedded" if small else "few_shot")
     settings.data.clips.folder = given.clips
     host = settings.host
     host.pipeline = host.init_from = given.base

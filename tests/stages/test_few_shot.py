@@ -23,6 +23,7 @@ from ttm.data.clip_folder import Clip
 from ttm.data.video_reader import read_video
 from ttm.data.video_writer import write_video
 from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.embedded import embedded_folder
 from ttm.pipelines.few_shot import FewShotPipeline
 
 REAL = Path(os.environ.get("TTM_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "dog.mp4"
@@ -180,6 +181,52 @@ def test_the_table_is_made_with_the_settings_of_an_embedded_base(clips: Path) ->
     told = (table.sampling_steps, table.guidance_scale, table.mask_guidance_scale)
     told += (table.controlnet_scale, table.controlnet_guidance_scale)
     assert told == tuple(vars(made.calls).values())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "setting", "expected"),
+    [
+        (None, [], "scaled_linear"),
+        ("own", [], "scaled_linear"),
+        ("other", [], "linear"),
+        ("guyoww/animatediff-motion-adapter-v1-5-2", [], "linear"),
+        ("other", ["objective.beta_schedule=scaled_linear"], "scaled_linear"),
+        ("own", ["objective.beta_schedule=linear"], "linear"),
+    ],
+)
+@pytest.mark.parametrize("embedded", [False, True])
+def test_motion_modules_of_others_learn_on_the_betas_they_know(
+    clips: Path, base: Path, adapter: str | None, setting: list[str], expected: str, embedded: bool
+) -> None:
+    folder = embedded_folder("ttm-tiny-unet") if embedded else base
+    place = {"own": f"{folder}/motion_adapter", "other": f"{base.parent}/motion_adapter"}.get(str(adapter), adapter)
+    words = [str(clips), "--base", "ttm-tiny-unet" if embedded else str(base), *setting]
+    made = read_arguments(words if place is None else [*words, "--motion-adapter", place])
+    assert made.objective.beta_schedule == expected
+
+
+def test_a_folder_keeps_the_betas_it_learnt_on_and_draws_first_frames_on_stable_diffusions(
+    settings: Callable[..., Settings], base: Path, tmp_path: Path
+) -> None:
+    adapter = shutil.copytree(base / "motion_adapter", tmp_path / "adapter")
+    untrained = FewShotPipeline.from_base(str(base), motion_adapter=str(adapter))
+    assert untrained.scheduler.config.beta_schedule == "linear"
+    own, linear = (settings("max_steps=1", *more, output=name) for name, more in
+                   (("own", []), ("linear", ["--motion-adapter", str(adapter)])))  # fmt: skip
+    masks, first, last = MaskTrajectory(_one_square()[1]), [], []
+    for made, schedule in ((own, "scaled_linear"), (linear, "linear")):
+        run(made)
+        record = json.loads((Path(made.output_dir) / "few_shot.json").read_text())
+        assert record["noise"]["beta_schedule"] == schedule
+        pipe = FewShotPipeline.from_pretrained(made.output_dir)
+        assert pipe.scheduler.config.beta_schedule == schedule
+        pipe.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        told = {"generator": generator, "num_inference_steps": 3, "output_type": "latent"}
+        latents = pipe("a dog runs", masks, **told).frames[0]
+        first.append(latents[:, 0])
+        last.append(latents[:, 1:])
+    assert torch.equal(first[0], first[1]) and not torch.allclose(last[0], last[1])
 
 
 def test_a_number_of_clips_that_is_not_few_is_told_once(

@@ -28,7 +28,8 @@ STABLE_DIFFUSION_NOISE: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-"""Stable Diffusion's noise levels and objective, which the few-shot variant keeps."""
+"""Stable Diffusion's noise levels and objective. The few-shot variant keeps the objective, and the levels where its
+motion modules know them (:attr:`Base.beta_schedule`)."""
 
 _EXPECTED = "expected the layout of Stable Diffusion 1.x (vae, tokenizer, text_encoder, unet)"
 
@@ -51,6 +52,15 @@ class Base:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
+
+    @property
+    def beta_schedule(self) -> str:
+        """Of the noise that the motion modules know: AnimateDiff's is "linear", of any but the pipeline's own adapter;
+        that one, and modules that begin with nothing, learn on Stable Diffusion's."""
+        own = (embedded_folder(self.pipeline) or Path(self.pipeline)) / "motion_adapter"
+        if self.motion_adapter is None or Path(self.motion_adapter).resolve() == own.resolve():
+            return str(STABLE_DIFFUSION_NOISE["beta_schedule"])
+        return "linear"
 
     def fingerprint(self) -> str | None:
         """Of the weights that training leaves as they are (:func:`ttm.models.base.fingerprint`): U-Net, motion modules,
@@ -86,7 +96,7 @@ class Base:
             "unet": MaskedUNetMotionModel.from_unet2d(image_unet, adapter, **switches),
             "image_unet": image_unet,
             "controlnet": controlnet,
-            "scheduler": DDIMScheduler(**STABLE_DIFFUSION_NOISE),
+            "scheduler": DDIMScheduler(**{**STABLE_DIFFUSION_NOISE, "beta_schedule": self.beta_schedule}),
         }
 
     def _optional(self, kind: Any, name: str | None, subfolder: str, dtype: torch.dtype) -> Any:
