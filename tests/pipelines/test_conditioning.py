@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload, cpu_offload_with_hook
 
 from ttm.pipelines.conditioning import (
     Conditions,
@@ -94,6 +95,23 @@ def test_scales_of_one_run_the_batch_once(pipe: Pipeline) -> None:
         with torch.no_grad():
             guided(pipe.transformer, torch.zeros(1, 4, 2, 4, 4), torch.tensor(1.0), stacked, passes)
     assert batches == [1, 2, 3]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("offload", [cpu_offload, cpu_offload_with_hook])
+def test_with_offload_the_passes_run_one_after_the_other(pipe: Pipeline, offload: Any, batch: int) -> None:
+    conditions, nothing, nothing_mask = _conditions(batch)
+    passes = guidance_passes(5.0, 1.7)
+    stacked = stack_passes(conditions, passes, nothing, nothing_mask)
+    latents = torch.randn(batch, 4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    batches: list[int] = []
+    pipe.transformer.register_forward_pre_hook(lambda module, arguments: batches.append(len(arguments[0])))
+    with torch.no_grad():
+        at_once = guided(pipe.transformer, latents, torch.tensor(500.0), stacked, passes)
+        offload(pipe.transformer, execution_device=torch.device("cpu"))
+        in_turn = guided(pipe.transformer, latents, torch.tensor(500.0), stacked, passes)
+    assert batches == [3 * batch, batch, batch, batch]
+    torch.testing.assert_close(in_turn, at_once, atol=2e-5, rtol=1e-4)
 
 
 def test_dropping_is_by_sample_and_takes_the_ids_with_the_picture() -> None:

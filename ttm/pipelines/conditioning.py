@@ -22,8 +22,10 @@ from ttm.motion.token_grid import object_coverage
 
 
 def input_device(model: Any, otherwise: torch.device) -> torch.device:
-    """Where a model takes its inputs: on its own device, or, with sequential offload, which leaves it on "meta" between
-    the moments in which its parts are at work, on another."""
+    """Where a model takes its inputs: on its own device.
+
+    Sequential offload leaves a model on "meta" and has each part on the device while that works; then ``otherwise``.
+    """
     device: torch.device = model.device
     return otherwise if device.type == "meta" else device
 
@@ -198,6 +200,11 @@ class Conditions:
         copies = {name: torch.cat([value] * times) for name, value in vars(self).items() if value is not None}
         return replace(self, **copies)
 
+    def chunk(self, times: int) -> tuple[Conditions, ...]:
+        """The inverse of :meth:`repeat`: [times * B, …] -> ``times`` of [B, …]."""
+        pieces = {name: value.chunk(times) for name, value in vars(self).items() if value is not None}
+        return tuple(replace(self, **{name: piece[i] for name, piece in pieces.items()}) for i in range(times))
+
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         """As arguments of a host besides latents and timestep; coverage stays float32.
 
@@ -251,6 +258,9 @@ def stack_passes(conditions: Conditions, passes: Passes, nothing: Tensor, nothin
 def guided(transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditions, passes: Passes) -> Tensor:
     """One guided prediction, all passes in one forward.
 
+    With a transformer that is offloaded (accelerate's hook sits on it) each pass is a forward of its own: whoever
+    turned that on wants little memory, and activations are then those of one pass.
+
     Args:
         transformer: a host, see :class:`ttm.models.host.VideoHost`.
         latents: noisy latents as the model sees them, float32 [B, Z, t, h, w].
@@ -262,9 +272,11 @@ def guided(transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditi
         otherwise): guidance mixes any of them alike, because each is linear in the data at a given level.
     """
     count, dtype = len(passes), transformer.dtype
-    hidden = torch.cat([latents] * count).to(dtype)
+    turns = count if hasattr(transformer, "_hf_hook") else 1
+    hidden = torch.cat([latents] * (count // turns)).to(dtype)
     timesteps = timestep.expand(hidden.shape[0])
-    prediction = transformer(hidden, timesteps, **stacked.inputs(dtype), return_dict=False)[0]
-    predictions = rearrange(prediction.float(), "(p b) z t h w -> p b z t h w", p=count)
+    told = [part.inputs(dtype) for part in stacked.chunk(turns)]
+    predicted = [transformer(hidden, timesteps, **inputs, return_dict=False)[0].float() for inputs in told]
+    predictions = rearrange(torch.cat(predicted), "(p b) z t h w -> p b z t h w", p=count)
     weights = torch.tensor([item[0] for item in passes], device=predictions.device)
     return torch.einsum("p, p b z t h w -> b z t h w", weights, predictions)
