@@ -184,7 +184,7 @@ class Settings:
     sharding: str = "none"  # none | full: one copy over all processes | node: one a machine (see stages/sharding.py)
     ema_decay: float = 0.9995
     gradient_checkpointing: bool = False
-    compile: bool = False
+    compile: bool = False  # the blocks of a Wan host, with torch.compile
     num_threads: int | None = None
     attention: str = "auto"  # auto | sdpa | matmul (see stages/attention_kernel.py)
     log_every: int = 20

@@ -54,6 +54,8 @@ def check_settings(settings: Settings) -> None:
     host = settings.host
     if host.motion_adapter is not None and (host.model != "unet_motion" or host.init_from is None):
         raise ValueError("host.motion_adapter is set; expected host.model=unet_motion and a U-Net as host.init_from.")
+    if settings.compile and host.model == "unet_motion":
+        raise ValueError("compile is set and host.model unet_motion, whose blocks differ; expected wan, or no compile.")
     if not 0 < settings.objective.beta_start < settings.objective.beta_end < 1:
         ends = settings.objective.beta_start, settings.objective.beta_end
         raise ValueError(f"objective.beta_start, beta_end are {ends}; expected 0 < beta_start < beta_end < 1.")

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from ttm.models.masked_attention import cross_mask
+from ttm.models.token_packing import pack_tokens
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.models.wan_block import MaskedCrossAttention, MaskedSelfAttention
 
@@ -36,6 +38,19 @@ def test_masked_self_attention_turns_positions_as_the_host_does(wan: Any) -> Non
     torch.testing.assert_close(
         branch(tokens, rotary, None), attention(tokens, None, None, rotary), atol=1e-6, rtol=1e-5
     )
+
+
+def test_compiled_masked_self_attention_is_made_for_any_number_of_objects() -> None:
+    torch.manual_seed(0)
+    branch, tokens, counter = MaskedSelfAttention(24, 2, 1e-6), torch.randn(2, 48, 24), CompileCounter()
+    branch.to_out.reset_parameters()
+    rotary = torch.randn(1, 48, 1, 12), torch.randn(1, 48, 1, 12)
+    compiled, compilations = torch.compile(branch, backend=counter), []
+    for num_objects in range(1, 7):
+        packing = pack_tokens(torch.randint(num_objects + 1, (2, 48)))
+        torch.testing.assert_close(compiled(tokens, rotary, packing), branch(tokens, rotary, packing))
+        compilations.append(counter.frame_count)
+    assert 0 < compilations[0] == compilations[-1]
 
 
 def last_layers_are_local(model: Any) -> Any:

@@ -78,6 +78,12 @@ def test_mistakes_are_named_with_the_remedy(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_a_unet_is_not_compiled() -> None:
+    assert load_settings(["compile=true", "host=ttm_tiny"]).compile
+    with pytest.raises(ValueError, match="compile is set and host.model unet_motion.*; expected wan"):
+        load_settings(["compile=true", "host=ttm_tiny_unet"])
+
+
 def test_a_typo_in_a_file_is_named_too(tmp_path: Path) -> None:
     folder = tmp_path / "configs"
     shutil.copytree(CONFIG_DIR, folder)

@@ -55,6 +55,8 @@ def pack_tokens(owner: Tensor) -> TokenPacking:
     return TokenPacking(order, inverse, tuple(counts.tolist()), offsets)
 
 
+# A compiled block would be compiled anew for every tuple of lengths, that is, for nearly every clip.
+@torch.compiler.disable
 def packed_self_attention(q: Tensor, k: Tensor, v: Tensor, packing: TokenPacking) -> Tensor:
     """Eq. 3 by sorting: attend within each segment of the packing, then unsort. Memory O(N), no mask.
 
