@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLWan,
@@ -170,6 +171,13 @@ def offloaded(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, set
     pipe.enable_model_cpu_offload(device="cpu")
     assert all(hasattr(getattr(pipe, name), "_hf_hook") for name in names.values()) and not there
     return seen
+
+
+def offload_by_layer(pipe: Any) -> None:
+    """Sequential offload, to the CPU: diffusers' own call says "cpu:0", which accelerate can't take."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            cpu_offload(part, execution_device=torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
 
 
 COMPONENTS = {"wan": _wan_components, "unet": _unet_components}

@@ -12,7 +12,7 @@ from accelerate import cpu_offload
 from numpy.typing import NDArray
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from tests.pipelines.conftest import offloaded
+from tests.pipelines.conftest import offload_by_layer, offloaded
 from ttm import ImageToMotionPipeline, MotionToVideoPipeline, Pipeline, PromptPlan
 from ttm.pipelines.host_image import embed_pictures
 
@@ -108,18 +108,16 @@ def test_with_offload_a_transformer_is_alone_at_work(
 def test_sequential_offload_changes_nothing(
     pipe: Pipeline, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
 ) -> None:
-    """No accelerator here, so the device is the CPU by another name; the weights do come and go."""
-
     def run() -> Any:
         return pipe(image, plan=plan, masks=masks, generator=seeded(0), output_type="np")
 
     bare = run()
-    pipe.enable_sequential_cpu_offload(device="cpu")
+    offload_by_layer(pipe)
     for name in ("text_encoder", "motion_transformer", "transformer", "vae"):
         assert all(weight.is_meta for weight in getattr(pipe, name).parameters())
-    offloaded = run()
-    np.testing.assert_allclose(offloaded.frames, bare.frames, atol=1e-4)
-    np.testing.assert_array_equal(offloaded.trajectory.ids, bare.trajectory.ids)
+    layered = run()
+    np.testing.assert_allclose(layered.frames, bare.frames, atol=1e-4)
+    np.testing.assert_array_equal(layered.trajectory.ids, bare.trajectory.ids)
 
 
 def test_pictures_reach_an_image_encoder_that_is_offloaded_part_by_part() -> None:

@@ -19,7 +19,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from tests.pipelines.conftest import offloaded
+from tests.pipelines.conftest import offload_by_layer, offloaded
 from ttm.models.lora import add_lora
 from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
@@ -131,7 +131,7 @@ def test_sequential_offload_changes_nothing(base: Path, masks: Any) -> None:
         return made
 
     bare = run()
-    pipe.enable_sequential_cpu_offload(device="cpu")
+    offload_by_layer(pipe)
     assert pipe.unet.device.type == pipe.text_encoder.device.type == "meta"
     torch.testing.assert_close(run(), bare, atol=1e-4, rtol=1e-4)
 
