@@ -178,6 +178,35 @@ def test_an_adapter_with_lora_goes_onto_a_plain_model_and_leaves_it_plain(tmp_pa
     assert not torch.equal(fresh.state_dict()["blocks.1.attn1.to_q.weight"], make_host().blocks[1].attn1.to_q.weight)
 
 
+def test_lora_on_16_bit_weights_is_warned_of_and_rounding_after_the_sum_keeps_the_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, late, early = trained(), make_model(), make_model().bfloat16()
+    before = {name: value.clone() for name, value in make_host().state_dict().items()}
+    add_lora(model, rank=8)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = 0.003 * torch.randn(parameter.shape, generator=generator)
+    model.save_adapter(tmp_path)
+    merge_lora(model)
+    changes = {name: model.state_dict()[name] - value for name, value in before.items()}
+    assert 0 < changes["blocks.0.attn1.to_q.weight"].std() < 0.001 * before["blocks.0.attn1.to_q.weight"].std()
+
+    def arrived(loaded: MaskedWanTransformer3DModel) -> float:
+        """Share of the changes, along their own direction."""
+        rounded = loaded.bfloat16().state_dict()
+        moved = {name: rounded[name].float() - value.bfloat16().float() for name, value in before.items()}
+        along = sum((moved[name] * change).sum() for name, change in changes.items())
+        return float(along / sum(change.square().sum() for change in changes.values()))
+
+    late.load_adapter(tmp_path)
+    assert not caplog.records
+    early.load_adapter(tmp_path)
+    assert "are in bfloat16: small changes are rounded off. Open the base in float32" in caplog.text
+    assert arrived(early) < 0.3 and abs(arrived(late) - 1) < 0.3
+
+
 def test_lora_that_does_not_fit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model, fresh = trained(), make_model()
     add_lora(model, rank=2)

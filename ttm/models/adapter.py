@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from ttm.atomic_write import written_beside
 from ttm.models.base import name_of, same_base
-from ttm.models.lora import add_lora, has_lora, lora_form, lora_shapes, lora_state_dict, merge_lora
+from ttm.models.lora import add_lora, has_lora, lora_dtypes, lora_form, lora_shapes, lora_state_dict, merge_lora
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_NAME = "masked_adapter.safetensors"
 CONFIG_NAME = "masked_adapter.json"
@@ -190,7 +192,8 @@ class AdapterMixin(_Base):
     def load_adapter(self, folder: str | Path) -> None:
         """Read what :meth:`save_adapter` wrote; the model is untouched unless all of it fits.
 
-        LoRA's matrices are added to the weights that they lie beside: afterwards nothing needs peft.
+        LoRA's matrices are added to the weights that they lie beside: afterwards nothing needs peft. To weights in 16
+        bits what was learnt arrives in part, and a warning says so.
 
         Raises:
             FileNotFoundError: one of the two files is missing.
@@ -211,6 +214,7 @@ class AdapterMixin(_Base):
         shapes = {name: list(value.shape) for name, value in self.adapter_state_dict().items()}
         _check_shapes(folder, weights, shapes | (lora_shapes(self, lora["rank"]) if lora else {}))
         if lora:
+            _warn_of_rounding(folder, lora_dtypes(self))
             add_lora(self, **lora)
         self.load_state_dict(weights, strict=False)
         if lora:
@@ -251,6 +255,17 @@ def _without_news_of_new_weights() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(wanted)
+
+
+def _warn_of_rounding(folder: Path, dtypes: set[torch.dtype]) -> None:
+    """Say that changes below half a step of a 16-bit weight are lost, whatever the sum is computed in."""
+    if short := sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.itemsize < 4):
+        logger.warning(
+            "%s has LoRA and the weights that it is added to are in %s: small changes are rounded off. Open the base in"
+            " float32, load the adapter, then call .to(...): that rounds once, after the sum.",
+            folder,
+            ", ".join(short),
+        )
 
 
 def _check_shapes(folder: Path, weights: Mapping[str, Tensor], own: Mapping[str, list[int]]) -> None:

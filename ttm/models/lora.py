@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers.utils import is_peft_available
 from torch import Tensor, nn
 
@@ -66,6 +67,11 @@ def lora_shapes(model: Any, rank: int, name: str = "lora") -> dict[str, list[int
     return shapes
 
 
+def lora_dtypes(model: Any) -> set[torch.dtype]:
+    """Dtypes of the weights that :func:`add_lora` would put low-rank matrices beside."""
+    return {layer.weight.dtype for layer in _targets(model).values()}
+
+
 def lora_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The low-rank matrices of a model's state."""
     return {name: value for name, value in state.items() if ".lora_" in name}
@@ -79,7 +85,8 @@ def has_lora(model: Any) -> bool:
 def merge_lora(model: Any) -> None:
     """Add the low-rank matrices to the weights that they lie beside, and take them away; nothing without them.
 
-    The weights should be in 32 bits: what was learnt is small beside them.
+    The weights should be in 32 bits: what was learnt is small beside them, and a weight in 16 keeps its value where
+    the change is below half a step.
     """
     if has_lora(model):
         model.fuse_lora()
