@@ -129,7 +129,7 @@ def build_transformer(settings: Settings) -> Any:
 
     Raises:
         ValueError: no such folder, weights of another class, no size to build from or one that the host does not have,
-            or an adapter that doesn't fit.
+            fewer masked blocks than the weights have, or an adapter that doesn't fit.
     """
     host, cls = settings.host, host_class(settings.host.model)
     torch.manual_seed(settings.seed)  # what the weights do not hold begins at random
@@ -153,6 +153,12 @@ def build_transformer(settings: Settings) -> Any:
             f" {', '.join(_ACCEPTED[host.model])}, with host.model={host.model}."
         )
     switches = _switches(settings, int(config["out_channels"]))
+    had, asked = config.get("num_masked_blocks", 0), switches["num_masked_blocks"]
+    if 0 < asked < had:
+        raise ValueError(
+            f"host.num_masked_blocks is {asked}, and the weights of host.init_from={host.init_from} have {had} masked"
+            f" blocks; expected at least {had}, or 0 for none."
+        )
     adapter = {}
     if host.motion_adapter is not None:
         adapter = {"motion_adapter": _motion_adapter(host.motion_adapter)}

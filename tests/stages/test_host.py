@@ -94,6 +94,16 @@ def test_without_a_motion_adapter_the_pipelines_own_weights_are_taken(settings: 
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in own.state_dict().items())
 
 
+def test_masked_blocks_that_were_trained_are_not_left_out_unsaid(settings: Build, tmp_path: Path) -> None:
+    build_transformer(settings("stage=motion_to_video", "host.num_masked_blocks=2")).save_pretrained(tmp_path)
+    fewer = [f"host.init_from={tmp_path}", "host.num_masked_blocks=1"]
+    with pytest.raises(ValueError, match="num_masked_blocks is 1, .* have 2 masked blocks; expected at least 2"):
+        build_transformer(settings("stage=motion_to_video", *fewer))
+    for stage, blocks in (("motion_to_video", 0), ("image_to_motion", 1)):
+        without = settings(f"stage={stage}", fewer[0], f"host.num_masked_blocks={blocks}")
+        assert build_transformer(without).config.num_masked_blocks == 0
+
+
 def test_the_stages_own_host_is_taken_of_a_hub_id(
     settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
