@@ -95,9 +95,9 @@ def _serve(chosen: argparse.Namespace) -> int:
             host, port = server.server_address[:2]
             skipped = len(set.union(*(set(found) for found in videos.values()))) - len({pair.sample for pair in pairs})
             note = f" ({skipped} samples are left out: not in every folder, or beyond --samples)" if skipped else ""
-            print(f"{len(pairs)} pairs, {study.raters} raters each{note}; answers in {chosen.study}")
-            print(f"open http://{host!s}:{port}/  (Ctrl-C ends it; the same command goes on)", flush=True)
             try:
+                print(f"{len(pairs)} pairs, {study.raters} raters each{note}; answers in {chosen.study}")
+                print(f"open http://{host!s}:{port}/  (Ctrl-C ends it; the same command goes on)", flush=True)
                 server.serve_forever()
             except KeyboardInterrupt:
                 print(f"{len(study.answers)} answers; python -m benchmarks.human_study results {chosen.study}")

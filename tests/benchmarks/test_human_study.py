@@ -183,13 +183,18 @@ def test_of_two_answers_on_the_disk_the_first_counts(tmp_path: Path) -> None:
     assert {(item.pairs, item.incomplete) for item in preferences(again)} == {(0, 1)}, "the third answer is wanted yet"
 
 
+def hears_ctrl_c() -> None:
+    """A shell's background jobs, and what they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_one_server_takes_the_answers_of_a_study(
     tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "p.json").write_text(json.dumps(PROMPTS))
     words = ["serve", *map(str, folders), "--study", str(tmp_path / "s"), "--prompts", str(tmp_path / "p.json")]
     command = [sys.executable, "-m", "benchmarks.human_study", *words]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c) as server:
         assert server.stdout is not None
         try:
             assert server.stdout.readline().startswith("8 pairs, 5 raters each; ")
@@ -199,7 +204,7 @@ def test_one_server_takes_the_answers_of_a_study(
             assert main(["results", str(tmp_path / "s")]) == 0, "they can be read meanwhile"
         finally:
             server.send_signal(signal.SIGINT)
-        assert server.wait() == 0
+        assert server.wait(timeout=60) == 0
     with served_alone(tmp_path / "s"):
         pass
 
