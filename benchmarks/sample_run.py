@@ -9,13 +9,11 @@ Letters: T frames, H W pixels.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.generators import Generator, Made
+from benchmarks.lock import held
 from benchmarks.manifest import Sample
 from benchmarks.progress import TimeLeft, format_seconds
 from benchmarks.rows import fingerprint
@@ -92,7 +91,7 @@ class SampleRun:
         waiting = [s for s in part if (record := known[s.id]) is None or (retry and record["error"])]
         clock, done = TimeLeft({"samples": len(waiting)}, {"samples": 1}), 0
         for number, sample in enumerate(waiting, start=len(part) - len(waiting) + 1):
-            with self._taken(sample) as mine:
+            with held(self.place(sample) / ".lock") as mine:
                 before = known[sample.id]
                 if not mine or self.record(sample) != before:
                     clock.skip("samples")
@@ -159,19 +158,6 @@ class SampleRun:
             files = [path for path in (*sample.files, *self.model.inputs(sample)) if path.is_file()]
             self._fingerprints[sample.id] = fingerprint(said, files)
         return self._fingerprints[sample.id]
-
-    @contextmanager
-    def _taken(self, sample: Sample) -> Iterator[bool]:
-        """Whether this process has the sample now."""
-        place = self.place(sample)
-        place.mkdir(parents=True, exist_ok=True)
-        with open(place / ".lock", "w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-            else:
-                yield True
 
 
 def sample_seed(seed: int, name: str) -> int:

@@ -6,7 +6,6 @@ questions, one answer each; five raters a pair; the majority decides. Methods ne
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.lock import held
 from ttm.atomic_write import written_beside
 
 QUESTIONS = {
@@ -157,14 +157,11 @@ def served_alone(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another takes them now.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with held(folder / ".lock") as mine:
+        if not mine:
             raise ValueError(
                 f"Another server takes the answers of {folder} now; expected one at a time (choose another --study)."
-            ) from error
+            )
         yield
 
 

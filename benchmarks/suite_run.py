@@ -5,14 +5,12 @@ Imported only after hydra has started: the pipeline imports sam2, which puts hyd
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.baselines import find_baseline, load_baseline
 from benchmarks.build_suite import build_synthetic
 from benchmarks.generators import GIVEN, Generator, OwnPipeline, VideoFolder, weights_hash
+from benchmarks.lock import held
 from benchmarks.manifest import NAMES, Sample, SampleSuite, load_suite
 from benchmarks.measure import Settings
 from benchmarks.pipeline_subject import read_dtype, weight_files
@@ -64,7 +63,7 @@ def benchmark_samples(config: DictConfig) -> int:
     if missing:
         print(f"{missing} samples are missing yet: the part that ends last scores and writes the report")
         return 0
-    with _alone(folder) as mine:
+    with held(folder / ".report.lock") as mine:
         if mine:
             _report(config, run, scoring)
         else:
@@ -230,15 +229,3 @@ def _expect_same_run(path: Path, described: Mapping[str, Any]) -> None:
             f"{path.parent} holds the videos of another run ({told}); expected another output=..., or overwrite=true to"
             " make them anew."
         )
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Whether this process is the only one that writes the report now."""
-    with open(folder / ".report.lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
