@@ -137,6 +137,8 @@ def test_prompts_of_names_and_of_the_file(tmp_path: Path) -> None:
         ("take9.mp4: a dog", "no clip of the folder"),
         ("a: [b", "no YAML"),
         ("- a", "expected lines of the form"),
+        ("take1.mp4: a dog\ntake1.mp4: a cat", "'take1.mp4' is given twice"),
+        ("take1.mp4: {prompt: a dog, prompt: a cat}", "'prompt' is given twice"),
         ("take1.mp4: {promt: x}", "has the key 'promt'"),
         ("take1.mp4: 7", "no prompt"),
         ("take1.mp4: {prompt: a dog runs, phrases: dog}", "expected a list"),

@@ -80,14 +80,27 @@ def inside(folder: Path, name: str, what: str) -> Path:
     return path
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Of two equal keys YAML's own loader takes the last, and a prompt is lost unsaid."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
 def read_prompt_file(path: Path) -> Mapping[str, Any]:
     """The entries of a ``prompts.yaml`` by file name, each a prompt or a mapping, as they stand there.
 
     Raises:
-        ValueError: no YAML of that form.
+        ValueError: no YAML of that form, or a key is given twice.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceEach)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no YAML ({reason}); expected 'clip.mp4: a prompt'.") from error
