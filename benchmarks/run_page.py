@@ -58,11 +58,8 @@ def write_pages(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
     Raises:
         FileNotFoundError: a run without scores. ValueError: another suite.
     """
-    runs = [RunResults.load(path) for path in (folder, *others)]
-    for run in runs[1:]:
-        if run.info["suite"] != runs[0].info["suite"]:
-            raise ValueError(f"{run.folder} is of the suite {run.info['suite']!r}; expected {runs[0].info['suite']!r}.")
-    values = page_values(runs)
+    run = RunResults.load(folder)
+    values = page_values([run, *(RunResults.of_suite(path, run.info["suite"]) for path in others)])
     written = []
     for name in ("report.html", "report.md"):
         text = environment().get_template(name.replace("report", "run")).render(values)

@@ -42,6 +42,18 @@ class RunResults:
                 records[name] = json.loads(path.read_text(encoding="utf-8"))
         return cls(folder, info, scores, records)
 
+    @classmethod
+    def of_suite(cls, folder: Path, suite: str) -> RunResults:
+        """Read a run that is to be compared with others on a suite.
+
+        Raises:
+            FileNotFoundError: it has no scores yet. ValueError: another suite.
+        """
+        run = cls.load(folder)
+        if run.info["suite"] != suite:
+            raise ValueError(f"{folder} is of the suite {run.info['suite']!r}; expected {suite!r}.")
+        return run
+
     @property
     def failures(self) -> list[dict[str, Any]]:
         """The records of samples that failed."""

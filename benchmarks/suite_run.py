@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmarks.pipeline_subject import read_dtype, weight_files
 from benchmarks.report import write_report
 from benchmarks.rows import plain
 from benchmarks.run_page import write_pages
+from benchmarks.run_view import RunResults
 from benchmarks.sample_run import SampleRun
 from benchmarks.sample_scores import ScoreSettings, check_settings, score_run
 from benchmarks.shard import Shard, local_device
@@ -46,6 +47,9 @@ def benchmark_samples(config: DictConfig) -> int:
     samples = first_samples(suite, config.limit)
     scoring = _score_settings(config)
     check_settings(scoring, samples, kind_of_model(config) in ("pipeline", "few-shot"))
+    others = [Path(str(other)) for other in config.compare]
+    for other in others:  # read again for the report: what is wrong with one is said before the first video
+        RunResults.of_suite(other, suite.name)
     started = time.perf_counter()
     model, note = open_model(config)
     named = re.sub(r"[^\w.-]+", "-", str(config.name or model.name)).strip("-")
@@ -65,7 +69,7 @@ def benchmark_samples(config: DictConfig) -> int:
         return 0
     with held(folder / ".report.lock") as mine:
         if mine:
-            _report(config, run, scoring)
+            _report(run, scoring, others)
         else:
             print("another process writes the report now")
     return 0
@@ -107,10 +111,10 @@ def _score_settings(config: DictConfig) -> ScoreSettings:
     )
 
 
-def _report(config: DictConfig, run: SampleRun, scoring: ScoreSettings) -> None:
+def _report(run: SampleRun, scoring: ScoreSettings, others: Sequence[Path]) -> None:
     scores = score_run(run, scoring, run.folder / "features")
     write_report(run.folder / SCORES, plain(scores))
-    written = write_pages(run.folder, [Path(str(other)) for other in config.compare])
+    written = write_pages(run.folder, others)
     print("\nwrote " + " and ".join(str(path) for path in written))
 
 

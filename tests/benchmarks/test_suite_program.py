@@ -91,6 +91,19 @@ def test_scoring_that_can_not_be_had_is_said_before_any_video(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_can_not_be_compared_with_is_said_before_any_video(tmp_path: Path, suite: Path) -> None:
+    words = [f"suite={suite}", f"videos={tmp_path / 'their videos'}", f"output={tmp_path / 'out'}"]
+    other = tmp_path / "other"
+    with pytest.raises(FileNotFoundError, match=f"{other} holds no .*; expected a run that has been scored"):
+        benchmark_samples(composed(*words, f"compare=[{other}]"))
+    other.mkdir()
+    (other / "run.json").write_text(json.dumps({"suite": "another", "samples": []}))
+    (other / "scores.json").write_text("{}")
+    with pytest.raises(ValueError, match="of the suite 'another'; expected 'my suite'"):
+        benchmark_samples(composed(*words, f"compare=[{other}]"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_three_parts_report_what_one_reports(
     tmp_path: Path, suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
