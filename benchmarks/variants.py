@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.generators import Made, first_frame, weights_hash
 from benchmarks.manifest import Sample
+from benchmarks.true_clips import timed_trajectory
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import whole_plan
 
@@ -79,11 +80,11 @@ class FewShot:
     def __init__(self, pipe: Any, name: str, weights: str, sampling: Mapping[str, Any]) -> None:
         self.name, self._pipe = name, pipe
         self._sampling = {key: value for key, value in sampling.items() if value is not None}
-        self.identity = {"few-shot": weights, "sampling": self._sampling}
+        self.identity = {"few-shot": weights, "sampling": self._sampling, "fps": float(pipe.config.fps)}
         pipe.set_progress_bar_config(disable=True)
 
     def generate(self, sample: Sample, seed: int) -> Made:
-        """One video, and the masks that it followed.
+        """One video, as long as the sample's trajectory and at the model's own rate, and the masks that it followed.
 
         Raises:
             ValueError: the sample has no trajectory, or anything that the pipeline says.
@@ -92,7 +93,9 @@ class FewShot:
 
         if sample.trajectory is None:
             raise ValueError("The sample has no trajectory; expected one for a few-shot model to follow.")
-        masks = MaskTrajectory.load(sample.trajectory)
+        truth, fps = MaskTrajectory.load(sample.trajectory), float(self._pipe.config.fps)
+        length = 1 + int((truth.num_frames - 1) / truth.fps * fps + 1e-6)
+        masks = timed_trajectory(sample.trajectory, length, fps)
         picture = first_frame(sample) if sample.image or sample.video else None
         generator = torch.Generator().manual_seed(seed)
         out = self._pipe(sample.prompt, masks, picture, generator=generator, **self._sampling)

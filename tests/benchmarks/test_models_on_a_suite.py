@@ -39,10 +39,11 @@ from benchmarks.baselines import BASELINES, DiffusersBaseline, find_baseline, lo
 from benchmarks.generators import OwnPipeline
 from benchmarks.manifest import Sample
 from benchmarks.true_clips import true_trajectory
-from benchmarks.variants import FirstFrameAlone
+from benchmarks.variants import FewShot, FirstFrameAlone
 from tests.pipelines.conftest import host, image, make_pipeline, masks, plan, prompt  # noqa: F401  # fixtures
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
+from ttm.pipelines.few_shot import FewShotPipeline
 
 SMALL = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1}
 
@@ -104,6 +105,25 @@ def test_the_twin_sees_neither_masks_nor_plan(make_pipeline: Callable[..., Any],
     bare = Sample("a", sample.prompt, image=sample.image)
     assert np.array_equal(model.generate(bare, 1).frames, model.generate(sample, 1).frames)
     assert model.generate(sample, 1).trajectory is None
+
+
+def test_a_few_shot_model_follows_the_trajectory_at_its_own_rate(
+    tmp_path: Path,
+    save_stable_diffusion: Callable[..., Path],
+    sample: Sample,
+    masks: np.ndarray,  # noqa: F811
+) -> None:
+    ids = np.stack([np.roll(masks, time, axis=1) for time in range(9)])
+    MaskTrajectory(ids, 16.0).save(tmp_path / "t.npz")
+    size = {"num_frames": 4, "height": 32, "width": 32, "num_inference_steps": 1, "max_sequence_length": 8}
+    pipe = FewShotPipeline.from_base(str(save_stable_diffusion(tmp_path / "base")), **size)
+    model = FewShot(pipe, "few-shot", "hash", {"guidance_scale": 1.0, "num_frames": None})
+    check(model, sample, 8.0)  # 5 frames: half a second, as the trajectory
+    made = model.generate(sample, 1)
+    assert made.trajectory is not None and np.array_equal(made.trajectory.ids, ids[::2]) and made.trajectory_given
+    assert model.identity == {"few-shot": "hash", "sampling": {"guidance_scale": 1.0}, "fps": 8.0}
+    with pytest.raises(ValueError, match="has no trajectory; expected one"):
+        model.generate(Sample("a", sample.prompt, image=sample.image), 1)
 
 
 def test_stable_video_diffusion(tmp_path: Path, sample: Sample) -> None:
