@@ -97,8 +97,12 @@ def test_scales_of_one_run_the_batch_once(pipe: Pipeline) -> None:
     assert batches == [1, 2, 3]
 
 
+def group_offload(transformer: Any, execution_device: torch.device) -> None:
+    transformer.enable_group_offload(execution_device, execution_device, offload_type="leaf_level")
+
+
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("offload", [cpu_offload, cpu_offload_with_hook])
+@pytest.mark.parametrize("offload", [cpu_offload, cpu_offload_with_hook, group_offload])
 def test_with_offload_the_passes_run_one_after_the_other(pipe: Pipeline, offload: Any, batch: int) -> None:
     conditions, nothing, nothing_mask = _conditions(batch)
     passes = guidance_passes(5.0, 1.7)

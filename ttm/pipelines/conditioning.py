@@ -255,11 +255,17 @@ def stack_passes(conditions: Conditions, passes: Passes, nothing: Tensor, nothin
     return conditions.repeat(len(passes)).keep(visual, text, nothing, nothing_mask)
 
 
+def _is_offloaded(transformer: Any) -> bool:
+    """accelerate's hook sits on it, or that of diffusers' group offload."""
+    hooks = getattr(transformer, "_diffusers_hook", None)
+    return hasattr(transformer, "_hf_hook") or (hooks is not None and hooks.get_hook("group_offloading") is not None)
+
+
 def guided(transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditions, passes: Passes) -> Tensor:
     """One guided prediction, all passes in one forward.
 
-    With a transformer that is offloaded (accelerate's hook sits on it) each pass is a forward of its own: whoever
-    turned that on wants little memory, and activations are then those of one pass.
+    With a transformer that is offloaded each pass is a forward of its own: whoever turned that on wants little memory,
+    and activations are then those of one pass.
 
     Args:
         transformer: a host, see :class:`ttm.models.host.VideoHost`.
@@ -272,7 +278,7 @@ def guided(transformer: Any, latents: Tensor, timestep: Tensor, stacked: Conditi
         otherwise): guidance mixes any of them alike, because each is linear in the data at a given level.
     """
     count, dtype = len(passes), transformer.dtype
-    turns = count if hasattr(transformer, "_hf_hook") else 1
+    turns = count if _is_offloaded(transformer) else 1
     hidden = torch.cat([latents] * (count // turns)).to(dtype)
     timesteps = timestep.expand(hidden.shape[0])
     told = [part.inputs(dtype) for part in stacked.chunk(turns)]
