@@ -39,6 +39,7 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
     vae.to("cpu")
     tokenizer, text_encoder, texts = _embedded(settings, scenes, device)
     first = settings.stage.name == "image_to_motion"
+    images: dict[str, Any] = {}
     draw = _draw_motion if first else _draw_video
     kind = ImageToMotionPipeline if first else MotionToVideoPipeline
 
@@ -46,9 +47,12 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
         scheduler = build_objective(settings.objective).scheduler()
         length = settings.host.max_sequence_length
         told: dict[str, Any] = {"max_sequence_length": length, "motion": settings.motion.name}
-        told |= image_parts(model, settings.host.pipeline, device)
-        vae.to(device)
-        pipe: Any = kind(vae, tokenizer, text_encoder, model, scheduler, **told)
+        if not images:  # of a host with an image embedder: opened once
+            images.update(image_parts(model, settings.host.pipeline, device))
+        needed = [part for part in (vae, images.get("image_encoder")) if part is not None]
+        for part in needed:
+            part.to(device)
+        pipe: Any = kind(vae, tokenizer, text_encoder, model, scheduler, **told, **images)
         pipe._encode_text = texts.lookup
         pipe.set_progress_bar_config(disable=True)
         drawn = {}
@@ -67,7 +71,8 @@ def build_sampler(settings: Settings, device: torch.device) -> Sampler:
                 drawn[number] = draw(pipe, scene, arguments)
             else:
                 draw(pipe, scene, arguments)
-        vae.to("cpu")
+        for part in needed:
+            part.to("cpu")
         return drawn
 
     return sample

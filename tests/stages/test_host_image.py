@@ -11,8 +11,9 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from stages.host import load_text, load_vae
+from stages.host import load_image_encoder, load_text, load_vae
 from stages.host_image import EncodedImages, with_host_image
+from stages.samples import build_sampler
 from stages.settings import Settings
 from stages.task import Batch
 from stages.train import run
@@ -101,3 +102,28 @@ def test_an_encoded_image_is_what_sampling_gives_and_is_made_once(
     monkeypatch.setattr("stages.host_image.host_image", None)  # from here on nothing can be encoded
     again = give(first, 2)
     assert all(torch.equal(again[name], value) for name, value in found.items())
+
+
+def test_videos_are_drawn_again_and_again_with_one_image_encoder(
+    settings: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_wan_i2v(tmp_path / "base")
+    host = model(in_channels=12, image_dim=8, added_kv_proj_dim=24)
+    run = settings(
+        f"host.pipeline={base}",
+        f"data.cache_dir={tmp_path}",
+        "sample_scenes=1",
+        "sample_steps=1",
+        "host.max_sequence_length=512",
+    )
+    opened: list[str] = []
+
+    def counted(*arguments: Any) -> Any:
+        opened.append(arguments[0])
+        return load_image_encoder(*arguments)
+
+    monkeypatch.setattr("stages.host.load_image_encoder", counted)
+    draw = build_sampler(run, torch.device("cpu"))
+    (first,), (again,) = (draw(host, 0, 1).values() for _ in range(2))
+    assert opened == [str(base)]
+    assert all(np.array_equal(a, b) for a, b in zip(first.frames[0], again.frames[0], strict=True))
