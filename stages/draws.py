@@ -6,7 +6,6 @@ micro-batches, or how often the run was stopped; so no state of a generator has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -73,19 +72,15 @@ def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> ND
 
 
 def other_clips(
-    seed: int,
-    indices: NDArray[np.int64],
-    clips: NDArray[np.int64],
-    share: float,
-    other: Callable[[int, np.random.Generator], int],
+    seed: int, indices: NDArray[np.int64], clips: NDArray[np.int64], share: float, num_clips: int
 ) -> NDArray[np.int64]:
-    """Whose sentence each sample hears, int [B]: its own clip's, or (with probability ``share``) ``other``'s."""
+    """Whose sentence each sample hears, int [B]: its own clip's, or (with probability ``share``) any other's."""
     chosen = clips.copy()
     if share > 0:
         for place, index in enumerate(indices):
             rng = sample_rng(seed, int(index), "other")
             if rng.random() < share:
-                chosen[place] = other(int(clips[place]), rng)
+                chosen[place] = (clips[place] + 1 + rng.integers(num_clips - 1)) % num_clips
     return chosen
 
 

@@ -5,7 +5,6 @@ Letters: B batch, L objects, S text tokens, D text width, t h w the latent grid;
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,26 +20,6 @@ from stages.task import Batch
 from stages.text_table import Texts
 from ttm.objects import PromptPlan, whole_plan
 from ttm.pipelines.conditioning import Conditions, motion_to_video_condition
-
-
-class Rivals:
-    """The clips whose sentence says of an object of this clip what it does there: what a model that takes who does what
-    from the sentence gets wrong."""
-
-    def __init__(self, plans: Sequence[PromptPlan]) -> None:
-        self._phrases = [tuple(item.phrase for item in plan.objects) for plan in plans]
-        self._naming: dict[str, list[int]] = {}
-        for clip, phrases in enumerate(self._phrases):
-            for phrase in dict.fromkeys(phrases):
-                self._naming.setdefault(phrase, []).append(clip)
-
-    def one_of(self, clip: int, rng: np.random.Generator) -> int:
-        """Another clip that names one of this clip's objects, drawn first; any other, where none does."""
-        phrases = self._phrases[clip]
-        naming: Sequence[int] = self._naming[phrases[rng.integers(len(phrases))]] if phrases else ()
-        if len(naming) < 2:
-            naming = range(len(self._phrases))
-        return naming[(bisect_left(naming, clip) + 1 + int(rng.integers(len(naming) - 1))) % len(naming)]
 
 
 class MotionToVideo:
@@ -75,7 +54,6 @@ class MotionToVideo:
             raise ValueError(
                 f"stage.other_sentence is {self.other_sentence} and there is one clip; expected 2 or more."
             )
-        self.rivals = Rivals(cache.plans)
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
@@ -98,12 +76,12 @@ class MotionToVideo:
         return Batch(clips.video, conditions, torch.maximum(covered, covered[:, :, :1]))
 
     def _sentences(self, indices: NDArray[np.int64], scenes: NDArray[np.int64], unseen: NDArray[np.bool_]) -> list[str]:
-        """What each sample is told of the whole: its own sentence, none, or a rival's.
+        """What each sample is told of the whole: its own sentence, none, or another clip's.
 
         Without motion (``unseen`` [B]) the sentence is all that a sample has, and stays.
         """
         unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence) & ~unseen
-        others = other_clips(self.seed, indices, scenes, self.other_sentence, self.rivals.one_of)
+        others = other_clips(self.seed, indices, scenes, self.other_sentence, len(self.cache))
         whose = np.where(unseen, scenes, others)
         return ["" if gone else self.cache.plans[clip].prompt for clip, gone in zip(whose, unsaid, strict=True)]
 
