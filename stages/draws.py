@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream a purpose: a new draw in one of them leaves the others as they were.
-_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours", "sentence", "other")
+_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours", "sentence")
 
 
 def sample_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -69,19 +69,6 @@ def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> ND
     if num_orders == 1:
         return np.zeros(len(indices), np.int64)
     return np.array([sample_rng(seed, int(index), "colours").integers(num_orders) for index in indices], np.int64)
-
-
-def other_clips(
-    seed: int, indices: NDArray[np.int64], clips: NDArray[np.int64], share: float, num_clips: int
-) -> NDArray[np.int64]:
-    """Whose sentence each sample hears, int [B]: its own clip's, or (with probability ``share``) any other's."""
-    chosen = clips.copy()
-    if share > 0:
-        for place, index in enumerate(indices):
-            rng = sample_rng(seed, int(index), "other")
-            if rng.random() < share:
-                chosen[place] = (clips[place] + 1 + rng.integers(num_clips - 1)) % num_clips
-    return chosen
 
 
 def left_out(seed: int, indices: NDArray[np.int64], purpose: str, share: float) -> NDArray[np.bool_]:

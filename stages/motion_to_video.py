@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.draws import chosen_variants, left_out, other_clips
+from stages.draws import chosen_variants, left_out
 from stages.settings import Settings
 from stages.sources import Clips
 from stages.task import Batch
@@ -32,9 +32,6 @@ class MotionToVideo:
         patch_size: (t, h, w) of the transformer.
         rest: latents of a trajectory without objects, [Z, t, h, w], by their shape; needed where ``motion.left_out``
             is above 0.
-
-    Raises:
-        ValueError: ``stage.other_sentence`` is above 0 and there is one clip.
     """
 
     def __init__(
@@ -49,11 +46,7 @@ class MotionToVideo:
         self.seed, self.num_scenes = settings.seed, len(cache)
         self.corrupted, self.num_variants = settings.stage.corrupted, settings.data.corrupted_variants
         self.left_out, self.rest = settings.motion.left_out, rest or {}
-        self.drop_sentence, self.other_sentence = settings.stage.drop_sentence, settings.stage.other_sentence
-        if self.other_sentence > 0 and len(cache) < 2:
-            raise ValueError(
-                f"stage.other_sentence is {self.other_sentence} and there is one clip; expected 2 or more."
-            )
+        self.drop_sentence = settings.stage.drop_sentence
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
@@ -66,7 +59,8 @@ class MotionToVideo:
         unseen = left_out(self.seed, indices, "motion", self.left_out)
         motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
         condition = motion_to_video_condition(clips.video[:, :, :1], motion)
-        text, _ = self.texts.lookup(self._sentences(indices, scenes, unseen))
+        unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence) & ~unseen  # without motion: all it has
+        text, _ = self.texts.lookup(["" if gone else plan.prompt for plan, gone in zip(plans, unsaid, strict=True)])
         local_text, local_mask = self._local(plans, clips.coverage.shape[1])
         t, h, w = self.patch_size
         coverage = reduce(clips.coverage, "b l (t pt) (h ph) (w pw) -> b l t h w", "mean", pt=t, ph=h, pw=w)
@@ -74,16 +68,6 @@ class MotionToVideo:
         conditions = Conditions(condition, text, coverage, local_text, local_mask)
         covered = clips.coverage.sum(dim=1, keepdim=True).clamp(max=1)
         return Batch(clips.video, conditions, torch.maximum(covered, covered[:, :, :1]))
-
-    def _sentences(self, indices: NDArray[np.int64], scenes: NDArray[np.int64], unseen: NDArray[np.bool_]) -> list[str]:
-        """What each sample is told of the whole: its own sentence, none, or another clip's.
-
-        Without motion (``unseen`` [B]) the sentence is all that a sample has, and stays.
-        """
-        unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence) & ~unseen
-        others = other_clips(self.seed, indices, scenes, self.other_sentence, len(self.cache))
-        whose = np.where(unseen, scenes, others)
-        return ["" if gone else self.cache.plans[clip].prompt for clip, gone in zip(whose, unsaid, strict=True)]
 
     def _without_motion(
         self, motion: Tensor, plans: list[PromptPlan], unseen: NDArray[np.bool_]

@@ -28,9 +28,6 @@ class StageSettings:
     drop_visual: float = 0.05
     drop_both: float = 0.05
     drop_sentence: float = 0.0  # stage 2, beside the three: share that hears the objects' own prompts alone
-    other_sentence: float = (
-        0.0  # stage 2: of those with a sentence, share that hears another clip's, which says nothing
-    )
     object_weight: float = 0.0  # loss weight 1 + object_weight where an object covers a whole latent cell
     corrupted: float = 0.0  # share of samples whose trajectory is a corrupted variant (stage 2)
 

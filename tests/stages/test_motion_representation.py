@@ -85,12 +85,7 @@ def test_a_sample_without_motion_keeps_its_sentence(settings: Build) -> None:
     made = settings("stage=motion_to_video", "motion.left_out=0.5", "stage.drop_sentence=1")
     task = build_task(made, Accelerator(cpu=True), build_transformer(made))
     said = (task.batch(INDICES).conditions.text != task.nothing).flatten(1).any(dim=1)
-    unseen = left_out(made.seed, INDICES, "motion", 0.5)
-    assert said.tolist() == unseen.tolist()
-    true = task.batch(INDICES).conditions.text
-    made = settings("stage=motion_to_video", "motion.left_out=0.5", "stage.other_sentence=1")
-    text = build_task(made, Accelerator(cpu=True), build_transformer(made)).batch(INDICES).conditions.text
-    assert (text == true).flatten(1).all(dim=1).tolist() == unseen.tolist()
+    assert said.tolist() == left_out(made.seed, INDICES, "motion", 0.5).tolist()
 
 
 def test_the_twin_without_motion_never_sees_any(settings: Build) -> None:

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from stages.cache import build_world
-from stages.draws import clip_order, left_out, other_clips
+from stages.draws import clip_order, left_out
 from stages.host import build_transformer
 from stages.settings import Settings
 from stages.train import build_task
@@ -68,36 +68,6 @@ def test_without_the_sentence_the_objects_own_prompts_stay(settings: Build, both
         assert torch.equal(text, task.nothing[0] if gone else said)
     assert torch.equal(batch.conditions.local_text, whole.conditions.local_text)
     assert torch.equal(batch.conditions.coverage, whole.conditions.coverage)
-
-
-def test_another_clips_sentence_stands_beside_the_objects_own_prompts(settings: Build, both: tuple) -> None:
-    made = settings("stage=motion_to_video", "stage.other_sentence=0.5")
-    task = build_task(made, Accelerator(cpu=True), build_transformer(made))
-    own = clip_order(made.seed, INDICES, 8)
-    heard = other_clips(made.seed, INDICES, own, 0.5, 8)
-    assert 0 < (heard != own).sum() < len(own)
-    batch, whole = task.batch(INDICES), both[1].batch(INDICES)
-    expected, _ = task.texts.lookup([task.cache.plans[clip].prompt for clip in heard])
-    assert torch.equal(batch.conditions.text, expected)
-    for name in ("latents", "local_text", "coverage"):
-        assert torch.equal(getattr(batch.conditions, name), getattr(whole.conditions, name))
-    assert torch.equal(batch.data, whole.data)
-
-
-def test_every_other_clip_is_heard_and_no_clip_hears_itself() -> None:
-    indices = np.arange(200)
-    own = indices % 3
-    heard = other_clips(0, indices, own, 1.0, 3)
-    assert set(zip(own.tolist(), heard.tolist(), strict=True)) == {(a, b) for a in range(3) for b in range(3) if a != b}
-    some = other_clips(0, indices, own, 0.25, 3)
-    assert 0.15 < (some != own).mean() < 0.35
-    assert np.array_equal(other_clips(0, indices[50:60], own[50:60], 0.25, 3), some[50:60])
-
-
-def test_one_clip_has_no_other_sentence(settings: Build) -> None:
-    made = settings("stage=motion_to_video", "stage.other_sentence=0.5", "data.num_scenes=1")
-    with pytest.raises(ValueError, match="other_sentence is 0.5 and there is one clip; expected 2 or more"):
-        build_task(made, Accelerator(cpu=True), build_transformer(made))
 
 
 def test_covered_is_where_objects_are(both: tuple) -> None:
