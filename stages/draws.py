@@ -71,8 +71,8 @@ def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> ND
     return np.array([sample_rng(seed, int(index), "colours").integers(num_orders) for index in indices], np.int64)
 
 
-def left_out(seed: int, indices: NDArray[np.int64], purpose: str, share: float) -> NDArray[np.bool_]:
-    """Which samples go without one part of their conditions, ``purpose`` "motion" or "sentence"; bool [B]."""
+def in_share(seed: int, indices: NDArray[np.int64], purpose: str, share: float) -> NDArray[np.bool_]:
+    """Which samples belong to a share of all, each purpose ("motion", "sentence") drawn by itself; bool [B]."""
     if share <= 0:
         return np.zeros(len(indices), bool)
     return np.array([sample_rng(seed, int(index), purpose).random() < share for index in indices])

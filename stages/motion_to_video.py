@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.draws import chosen_variants, left_out
+from stages.draws import chosen_variants, in_share
 from stages.settings import Settings
 from stages.sources import Clips
 from stages.task import Batch
@@ -56,10 +56,10 @@ class MotionToVideo:
         # E(x0) is the true image's; a corrupted trajectory spoils E(s) and the coverage together. The object's
         # weight in the loss follows the coverage that the model is given, and stays where the object was at
         # first: what it uncovers has to be painted too, or a trace of it is left there.
-        unseen = left_out(self.seed, indices, "motion", self.left_out)
+        unseen = in_share(self.seed, indices, "motion", self.left_out)
         motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
         condition = motion_to_video_condition(clips.video[:, :, :1], motion)
-        unsaid = left_out(self.seed, indices, "sentence", self.drop_sentence) & ~unseen  # without motion: all it has
+        unsaid = in_share(self.seed, indices, "sentence", self.drop_sentence) & ~unseen  # without motion: all it has
         text, _ = self.texts.lookup(["" if gone else plan.prompt for plan, gone in zip(plans, unsaid, strict=True)])
         local_text, local_mask = self._local(plans, clips.coverage.shape[1])
         t, h, w = self.patch_size

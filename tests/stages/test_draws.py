@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.draws import chosen_variants, clip_order, dropped, left_out, noise_like
+from stages.draws import chosen_variants, clip_order, dropped, in_share, noise_like
 
 
 def test_noise_belongs_to_a_sample_wherever_it_is_drawn() -> None:
@@ -41,7 +41,7 @@ def test_variants_are_chosen_by_share() -> None:
 
 
 def test_what_is_left_out_is_drawn_for_each_purpose_by_itself() -> None:
-    motion, sentence = (left_out(0, np.arange(2000), purpose, 0.3) for purpose in ("motion", "sentence"))
+    motion, sentence = (in_share(0, np.arange(2000), purpose, 0.3) for purpose in ("motion", "sentence"))
     assert abs(motion.mean() - 0.3) < 0.04 and abs(sentence.mean() - 0.3) < 0.04
     assert abs((motion & sentence).mean() - 0.09) < 0.03
-    assert not left_out(0, np.arange(50), "sentence", 0).any()
+    assert not in_share(0, np.arange(50), "sentence", 0).any()

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from stages.cache import build_world, cache_folder, fill_cache, latents_at_rest
-from stages.draws import left_out
+from stages.draws import in_share
 from stages.host import build_transformer, load_vae
 from stages.latent_cache import LatentCache, frames_to_tensor, pictures_path
 from stages.settings import Settings
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_the_motion_and_who_does_what(settings: Build) -> No
     model = build_transformer(made)
     whole = build_task(settings("stage=motion_to_video"), accelerator, model).batch(INDICES)
     task = build_task(made, accelerator, model)
-    batch, unseen = task.batch(INDICES), left_out(made.seed, INDICES, "motion", 0.5)
+    batch, unseen = task.batch(INDICES), in_share(made.seed, INDICES, "motion", 0.5)
     assert 0 < unseen.sum() < len(unseen)
     rest = latents_at_rest(load_vae(made.host.pipeline), "masks", 5, 32, 32)
     scenes = task.cache.order(made.seed, INDICES)
@@ -85,7 +85,7 @@ def test_a_sample_without_motion_keeps_its_sentence(settings: Build) -> None:
     made = settings("stage=motion_to_video", "motion.left_out=0.5", "stage.drop_sentence=1")
     task = build_task(made, Accelerator(cpu=True), build_transformer(made))
     said = (task.batch(INDICES).conditions.text != task.nothing).flatten(1).any(dim=1)
-    assert said.tolist() == left_out(made.seed, INDICES, "motion", 0.5).tolist()
+    assert said.tolist() == in_share(made.seed, INDICES, "motion", 0.5).tolist()
 
 
 def test_the_twin_without_motion_never_sees_any(settings: Build) -> None:

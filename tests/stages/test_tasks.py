@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from stages.cache import build_world
-from stages.draws import clip_order, left_out
+from stages.draws import clip_order, in_share
 from stages.host import build_transformer
 from stages.settings import Settings
 from stages.train import build_task
@@ -62,7 +62,7 @@ def test_stage_2_sees_the_trajectory_and_each_objects_prompt(both: tuple) -> Non
 def test_without_the_sentence_the_objects_own_prompts_stay(settings: Build, both: tuple) -> None:
     made = settings("stage=motion_to_video", "stage.drop_sentence=0.5")
     task = build_task(made, Accelerator(cpu=True), build_transformer(made))
-    batch, whole, unsaid = task.batch(INDICES), both[1].batch(INDICES), left_out(made.seed, INDICES, "sentence", 0.5)
+    batch, whole, unsaid = task.batch(INDICES), both[1].batch(INDICES), in_share(made.seed, INDICES, "sentence", 0.5)
     assert 0 < unsaid.sum() < len(unsaid)
     for text, said, gone in zip(batch.conditions.text, whole.conditions.text, unsaid, strict=True):
         assert torch.equal(text, task.nothing[0] if gone else said)
