@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream a purpose: a new draw in one of them leaves the others as they were.
-_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours", "sentence")
+_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours", "sentence", "names")
 
 
 def sample_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -72,7 +72,7 @@ def chosen_colours(seed: int, indices: NDArray[np.int64], num_orders: int) -> ND
 
 
 def in_share(seed: int, indices: NDArray[np.int64], purpose: str, share: float) -> NDArray[np.bool_]:
-    """Which samples belong to a share of all, each purpose ("motion", "sentence") drawn by itself; bool [B]."""
+    """Which samples belong to a share of all, bool [B]; purposes ("motion", "sentence", "names") are independent."""
     if share <= 0:
         return np.zeros(len(indices), bool)
     return np.array([sample_rng(seed, int(index), purpose).random() < share for index in indices])

@@ -18,8 +18,22 @@ from stages.settings import Settings
 from stages.sources import Clips
 from stages.task import Batch
 from stages.text_table import Texts
-from ttm.objects import PromptPlan, whole_plan
+from ttm.objects import ObjectPrompt, PromptPlan, whole_plan
 from ttm.pipelines.conditioning import Conditions, motion_to_video_condition
+
+
+def under_other_names(plan: PromptPlan) -> PromptPlan:
+    """Each object's own prompt says what it does under the name of the next object: "the blue cup turns", said to the
+    red ball, which turns. From these a model learns to hear a local prompt where it is said, whomever it names.
+
+    A prompt that does not hold its object's phrase stays as it is.
+    """
+    names = [*plan.phrases[1:], plan.phrases[0]]
+    objects = (
+        ObjectPrompt(item.phrase, item.local_prompt.replace(item.phrase, name, 1))
+        for item, name in zip(plan.objects, names, strict=True)
+    )
+    return PromptPlan(plan.prompt, plan.motion_prompt, tuple(objects))
 
 
 class MotionToVideo:
@@ -46,7 +60,7 @@ class MotionToVideo:
         self.seed, self.num_scenes = settings.seed, len(cache)
         self.corrupted, self.num_variants = settings.stage.corrupted, settings.data.corrupted_variants
         self.left_out, self.rest = settings.motion.left_out, rest or {}
-        self.drop_sentence = settings.stage.drop_sentence
+        self.drop_sentence, self.exchanged_names = settings.stage.drop_sentence, settings.stage.exchanged_names
         self.nothing, self.nothing_mask = texts.lookup([""])
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
@@ -61,6 +75,8 @@ class MotionToVideo:
         condition = motion_to_video_condition(clips.video[:, :, :1], motion)
         unsaid = in_share(self.seed, indices, "sentence", self.drop_sentence) & ~unseen  # without motion: all it has
         text, _ = self.texts.lookup(["" if gone else plan.prompt for plan, gone in zip(plans, unsaid, strict=True)])
+        exchanged = in_share(self.seed, indices, "names", self.exchanged_names)
+        plans = [under_other_names(plan) if other else plan for plan, other in zip(plans, exchanged, strict=True)]
         local_text, local_mask = self._local(plans, clips.coverage.shape[1])
         t, h, w = self.patch_size
         coverage = reduce(clips.coverage, "b l (t pt) (h ph) (w pw) -> b l t h w", "mean", pt=t, ph=h, pw=w)

@@ -76,13 +76,15 @@ def check_settings(settings: Settings) -> None:
     rates = (stage.drop_text, stage.drop_visual, stage.drop_both)
     if min(rates) < 0 or sum(rates) > 1:
         raise ValueError(f"stage.drop_text, drop_visual, drop_both are {rates}; expected shares that sum to at most 1.")
-    if not 0 <= stage.drop_sentence <= 1:
-        raise ValueError(f"stage.drop_sentence is {stage.drop_sentence}; expected a share of samples, 0 to 1.")
-    if stage.drop_sentence > 0 and stage.name != "motion_to_video":
-        raise ValueError(
-            f"stage.drop_sentence is {stage.drop_sentence} and stage {stage.name}; expected motion_to_video, whose"
-            " objects have prompts of their own, or 0."
-        )
+    for name in ("drop_sentence", "exchanged_names"):
+        share = getattr(stage, name)
+        if not 0 <= share <= 1:
+            raise ValueError(f"stage.{name} is {share}; expected a share of samples, 0 to 1.")
+        if share > 0 and stage.name != "motion_to_video":
+            raise ValueError(
+                f"stage.{name} is {share} and stage {stage.name}; expected motion_to_video, whose objects have prompts"
+                " of their own, or 0."
+            )
     if not motion_representation(settings.motion.name).shows_masks:
         if settings.data.name != "synthetic" or stage.corrupted > 0:
             raise ValueError(

@@ -57,7 +57,7 @@ from stages.host import (
 from stages.host_image import check_host_image, with_host_image
 from stages.image_to_motion import ImageToMotion
 from stages.memory import finish_model, prepare_model, prepare_vae
-from stages.motion_to_video import MotionToVideo
+from stages.motion_to_video import MotionToVideo, under_other_names
 from stages.objectives import build_objective
 from stages.optimization import check_optimizer
 from stages.same_run import expect_begun_with, expect_same_settings
@@ -224,6 +224,8 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
     else:
         with accelerator.main_process_first():  # one process embeds the texts, the others read them
             said = texts_of(clips.plans, settings.stage.name)
+            if settings.stage.exchanged_names > 0:
+                said |= texts_of(map(under_other_names, clips.plans), settings.stage.name)
             texts = TextTable.build(said, tokenizer, text_encoder, length, clips.text_folder)
     if first:
         return ImageToMotion(clips, texts, settings)

@@ -10,8 +10,10 @@ from accelerate import Accelerator
 from stages.cache import build_world
 from stages.draws import clip_order, in_share
 from stages.host import build_transformer
+from stages.motion_to_video import under_other_names
 from stages.settings import Settings
 from stages.train import build_task
+from ttm.objects import ObjectPrompt, PromptPlan
 from ttm.pipelines.conditioning import trajectory_coverage
 
 Build = Callable[..., Settings]
@@ -68,6 +70,35 @@ def test_without_the_sentence_the_objects_own_prompts_stay(settings: Build, both
         assert torch.equal(text, task.nothing[0] if gone else said)
     assert torch.equal(batch.conditions.local_text, whole.conditions.local_text)
     assert torch.equal(batch.conditions.coverage, whole.conditions.coverage)
+
+
+def test_some_samples_name_another_object_in_each_objects_own_prompt(settings: Build) -> None:
+    of_pairs = ("stage=motion_to_video", "data.num_objects=[2,2]")
+    made, plain = settings(*of_pairs, "stage.exchanged_names=0.5"), settings(*of_pairs)
+    model = build_transformer(made)
+    task = build_task(made, Accelerator(cpu=True), model)
+    whole = build_task(plain, Accelerator(cpu=True), model).batch(INDICES)
+    batch, exchanged = task.batch(INDICES), in_share(made.seed, INDICES, "names", 0.5)
+    assert 0 < exchanged.sum() < len(exchanged)
+    world = build_world(made.data)
+    for place, (scene, other) in enumerate(zip(clip_order(made.seed, INDICES, 8), exchanged, strict=True)):
+        plan = world[int(scene)].plan
+        text, mask = task.texts.lookup((under_other_names(plan) if other else plan).local_prompts)
+        assert torch.equal(batch.conditions.local_text[place], text)
+        assert torch.equal(batch.conditions.local_mask[place], mask)
+    for name in ("latents", "text", "coverage"):
+        assert torch.equal(getattr(batch.conditions, name), getattr(whole.conditions, name))
+    assert torch.equal(batch.data, whole.data)
+
+
+def test_under_other_names_each_object_does_what_it_did() -> None:
+    prompts = [("red ball", "the red ball turns green"), ("cat", "the cat moves left"), ("cup", "it stays")]
+    plan = PromptPlan("All move.", "all move", tuple(ObjectPrompt(*item) for item in prompts))
+    other = under_other_names(plan)
+    assert other.local_prompts == ["the cat turns green", "the cup moves left", "it stays"]  # whom "it" is, stays open
+    assert (other.prompt, other.motion_prompt, other.phrases) == (plan.prompt, plan.motion_prompt, plan.phrases)
+    alone = PromptPlan("A cat runs.", "the cat runs", (ObjectPrompt("cat", "the cat runs"),))
+    assert under_other_names(alone) == alone
 
 
 def test_covered_is_where_objects_are(both: tuple) -> None:
