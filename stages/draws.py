@@ -12,7 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream a purpose: a new draw in one of them leaves the others as they were.
-_PURPOSES = ("noise", "level", "dropout", "variant", "corruption", "order", "motion", "colours", "sentence", "names")
+_PURPOSES = (
+    "noise",
+    "level",
+    "dropout",
+    "variant",
+    "corruption",
+    "order",
+    "motion",
+    "colours",
+    "sentence",
+    "names",
+    "frame",
+)
 
 
 def sample_rng(seed: int, index: int, purpose: str) -> np.random.Generator:

@@ -100,7 +100,7 @@ def run(settings: Settings, clips: Sequence[Clip] | None = None) -> Finished:
     del parts
     prepare_model(unet, settings)
     objective = build_objective(settings.objective)
-    trainer = Trainer(settings, accelerator, unet, task, objective, None, began)
+    trainer = Trainer(settings, accelerator, unet, task, objective, began=began)
     finished = trainer.train()
     if accelerator.is_main_process:
         dtype = getattr(torch, settings.export_dtype)

@@ -31,6 +31,9 @@ class Objective(Protocol):
     def target(self, data: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """What the model should predict, [B, C, T, H, W]."""
 
+    def data(self, noisy: Tensor, prediction: Tensor, levels: Tensor) -> Tensor:
+        """The clean data that a prediction stands for, [B, C, T, H, W]; the true data where it is the target."""
+
     def importance(self, levels: Tensor) -> Tensor | None:
         """How much each sample's error counts, float32 [B]; None: all the same."""
 
@@ -96,6 +99,9 @@ class FlowMatching:
 
     def target(self, data: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         return noise - data
+
+    def data(self, noisy: Tensor, prediction: Tensor, levels: Tensor) -> Tensor:
+        return noisy - rearrange(levels, "b -> b 1 1 1 1") * prediction
 
     def importance(self, levels: Tensor) -> Tensor | None:
         return None
@@ -168,6 +174,12 @@ class Diffusion:
             return noise
         signal, spread = self._amplitudes(levels)
         return signal * noise - spread * data
+
+    def data(self, noisy: Tensor, prediction: Tensor, levels: Tensor) -> Tensor:
+        signal, spread = self._amplitudes(levels)
+        if self.prediction == "epsilon":
+            return (noisy - spread * prediction) / signal
+        return signal * noisy - spread * prediction
 
     def importance(self, levels: Tensor) -> Tensor | None:
         if self.weighting == "none":

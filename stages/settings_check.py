@@ -85,6 +85,8 @@ def check_settings(settings: Settings) -> None:
                 f"stage.{name} is {share} and stage {stage.name}; expected motion_to_video, whose objects have prompts"
                 " of their own, or 0."
             )
+    if not (math.isfinite(stage.decoded_weight) and stage.decoded_weight >= 0):
+        raise ValueError(f"stage.decoded_weight is {stage.decoded_weight}; expected a number of 0 or more.")
     if not motion_representation(settings.motion.name).shows_masks:
         if settings.data.name != "synthetic" or stage.corrupted > 0:
             raise ValueError(
@@ -135,6 +137,7 @@ def _check_few_shot(settings: Settings) -> None:
     unused = {
         "motion.left_out": settings.motion.left_out,
         "stage.corrupted": settings.stage.corrupted,
+        "stage.decoded_weight": settings.stage.decoded_weight,
         "data.held_out": settings.data.held_out,
     }
     if used := [name for name, value in unused.items() if value]:

@@ -45,6 +45,7 @@ from diffusers import ModelMixin
 from omegaconf import OmegaConf
 
 from stages.cache import latents_at_rest
+from stages.decoded_error import DecodedError
 from stages.host import (
     build_transformer,
     encoder_digest,
@@ -93,6 +94,10 @@ def run(settings: Settings) -> Finished:
     check_run(settings, accelerator.num_processes)
     model = build_model(settings, accelerator)
     check_host_image(settings, model)
+    decoded_error = None
+    if settings.stage.decoded_weight > 0:
+        vae = load_vae(settings.host.pipeline, accelerator.device)
+        decoded_error = DecodedError(vae, settings.seed, settings.stage.object_weight)
     task = with_host_image(build_task(settings, accelerator, model), settings, model, accelerator.device)
     prepare_model(model, settings)
     if settings.compile:
@@ -103,7 +108,7 @@ def run(settings: Settings) -> Finished:
 
         sampler = build_sampler(settings, accelerator.device)
     objective = build_objective(settings.objective)
-    trainer = Trainer(settings, accelerator, model, task, objective, sampler, began)
+    trainer = Trainer(settings, accelerator, model, task, objective, sampler, decoded_error, began)
     finished = trainer.train()
     with trainer.averaged() as averaged:
         plain = gathered(averaged, empty_model(settings, averaged.config), accelerator.is_main_process)

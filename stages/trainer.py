@@ -32,6 +32,7 @@ from stages.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
+from stages.decoded_error import DecodedError
 from stages.disk_space import expect_space
 from stages.draws import dropped, noise_like
 from stages.objectives import Objective, weighted_error
@@ -67,6 +68,7 @@ class Trainer:
         objective: noise levels and targets.
         sampler: of a model, this process's number and their count: draws its share of the validation clips, by
             their numbers; None = never.
+        decoded_error: of what a prediction looks like, weighed by ``stage.decoded_weight``; None = not looked at.
         began: ``time.monotonic()`` when the program began, which ``time_limit_minutes`` counts from.
 
     Raises:
@@ -82,10 +84,11 @@ class Trainer:
         task: Task,
         objective: Objective,
         sampler: Sampler | None = None,
+        decoded_error: DecodedError | None = None,
         began: float | None = None,
     ) -> None:
         self.settings, self.accelerator, self.task, self.objective = settings, accelerator, task, objective
-        self.sampler = sampler
+        self.sampler, self.decoded_error = sampler, decoded_error
         self.began = time.monotonic() if began is None else began
         self.folder = Path(settings.output_dir)
         self.per_process, self.micro = divide_batch(settings, accelerator.num_processes)
@@ -186,7 +189,12 @@ class Trainer:
             weights = (1 + stage.object_weight * batch.covered[:, :, clean:]).to(device)
         importance = self.objective.importance(levels)
         importance = None if importance is None else importance.to(device)
-        return weighted_error(prediction[:, :, clean:], target[:, :, clean:], weights, importance)
+        loss = weighted_error(prediction[:, :, clean:], target[:, :, clean:], weights, importance)
+        if self.decoded_error is not None:
+            estimate = self.objective.data(noisy.to(device), prediction.float(), levels.to(device))
+            with self.accelerator.autocast():
+                loss = loss + stage.decoded_weight * self.decoded_error(estimate, batch, indices)
+        return loss
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from stages.objectives import Diffusion, FlowMatching, LevelSampling, build_objective, weighted_error
+from stages.objectives import Diffusion, FlowMatching, LevelSampling, Objective, build_objective, weighted_error
 from stages.settings import ObjectiveSettings
 from stages.settings_loading import load_settings
 from ttm.pipelines.samplers import Sampler
@@ -53,6 +53,24 @@ def test_sign_agrees_with_the_scheduler(pair: tuple[torch.Tensor, torch.Tensor],
         velocity = flow.target(data, noise, seen / 1000)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     torch.testing.assert_close(latents, data, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "levels"),
+    [
+        (UNIFORM, [0.0, 0.3, 0.8, 1.0]),
+        (Diffusion("v_prediction"), [0, 400, 900, 999]),  # at the last step nothing of the data is in the input
+        (Diffusion("epsilon"), [0, 400, 900, 999]),
+    ],
+)
+def test_a_right_prediction_stands_for_the_data(
+    pair: tuple[torch.Tensor, torch.Tensor], objective: Objective, levels: list[float]
+) -> None:
+    data, noise = pair
+    at = torch.tensor(levels, dtype=torch.float32)
+    noisy, target = objective.noisy(data, noise, at)[0], objective.target(data, noise, at)
+    torch.testing.assert_close(objective.data(noisy, target, at), data, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(objective.data(noisy, target + 1, at)[1:], data[1:], atol=1e-2)
 
 
 def test_levels_follow_their_distribution() -> None:

@@ -57,6 +57,7 @@ def test_a_host_brings_its_objective_and_the_command_line_has_the_last_word() ->
         ("stage.corrupted=0.5", "data.corrupted_variants"),
         ("stage.drop_sentence=0.3", "drop_sentence is 0.3 and stage image_to_motion; expected motion_to_video"),
         ("stage.exchanged_names=0.3", "exchanged_names is 0.3 and stage image_to_motion; expected motion_to_video"),
+        ("stage.decoded_weight=-1", "decoded_weight is -1.0; expected a number of 0 or more"),
         ("optimizer.betas=[0.9]", "betas is [0.9]; expected two numbers, 0 to below 1"),
         ("optimizer.betas=[0.9,1.0]", "betas is [0.9, 1.0]; expected two numbers, 0 to below 1"),
         ("optimizer.lr=-1", "expected a positive number"),

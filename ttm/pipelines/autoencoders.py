@@ -125,12 +125,13 @@ def encode_video(vae: Any, frames: Tensor) -> Tensor:
     return (latents - mean) / std
 
 
-def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+def decode_latents(vae: Any, latents: Tensor, *, clamp: bool = True) -> Tensor:
     """The inverse of :func:`encode_video`, as far as the autoencoder goes.
 
     Args:
         vae: one of ``AUTOENCODERS``.
         latents: float [B, Z, t, h, w], normalised.
+        clamp: bring what lies beyond -1..1 to its ends; False where a gradient has to pass.
 
     Returns:
         float32 [B, 3, T, H, W] in -1..1.
@@ -153,7 +154,7 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
             f"The autoencoder's frames hold NaN or infinity in {str(vae.dtype).removeprefix('torch.')}; expected finite"
             " numbers: take bfloat16 or float32."
         )
-    return video.clamp(-1, 1)
+    return video.clamp(-1, 1) if clamp else video
 
 
 def _image_by_image(code: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
