@@ -26,6 +26,7 @@ STAGE_SETTINGS = (
     "data.appearance=0.55",
     "stage.object_weight=3", "export_dtype=float16",
 )  # fmt: skip
+STAGE_2_SETTINGS = ("stage.drop_sentence=0.3", "stage.exchanged_names=0.3", "stage.decoded_weight=1")
 FROM_IMAGE_MODEL = f"host.motion_adapter={EMBEDDED}"
 SCENES = 2048
 
@@ -59,7 +60,7 @@ def steps(scale: float, go_on: bool) -> dict[str, list[str]]:
         "controlnet": [*part("train_controlnet", "controlnet", 25), "--start", EMBEDDED],
         "image_model": ["tools.ttm_tiny_unet.assemble", "--image-model"],
         "stage_1": stage("image_to_motion", first, 50, 4200),
-        "stage_2": [*stage("motion_to_video", second, 95, 8500), "stage.drop_sentence=0.3"],
+        "stage_2": [*stage("motion_to_video", second, 95, 8500), *STAGE_2_SETTINGS],
         "assemble": ["tools.ttm_tiny_unet.assemble", "--stage-1", first, "--stage-2", second],
     }
     if go_on:
