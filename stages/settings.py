@@ -30,9 +30,7 @@ class StageSettings:
     drop_sentence: float = 0.0  # stage 2, beside the three: share that hears the objects' own prompts alone
     exchanged_names: float = 0.0  # stage 2: share whose objects' prompts call each object by the next one's name
     object_weight: float = 0.0  # loss weight 1 + object_weight where an object covers a whole latent cell
-    decoded_weight: float = (
-        0.0  # of the pixels' error (stages/decoded_error.py) beside the latents'; image autoencoders
-    )
+    decoded_weight: float = 0.0  # of the error of pixels beside that of latents (stages/decoded_error.py)
     corrupted: float = 0.0  # share of samples whose trajectory is a corrupted variant (stage 2)
 
 
