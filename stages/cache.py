@@ -4,6 +4,7 @@
     python -m stages.cache data.encode_scenes=8192 --worker 0/2     # in two terminals: 0/2 and 1/2
     python -m stages.cache data.encode_scenes=8192 data.corrupted_variants=1
     python -m stages.cache data.encode_scenes=8192 motion=optical_flow
+    python -m stages.cache data.encode_scenes=8192 stage=motion_to_video host.carried_first_frame=true
 
 Takes the settings of ``stages.train``. Stopped and started again it goes on with the first shard that is missing; a
 training run may read the shards that are there meanwhile. The folder's name holds a hash of the encoder's
@@ -16,7 +17,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,21 @@ from torch import Tensor
 from stages.corruption import corrupt_ids
 from stages.draws import sample_rng
 from stages.host import encoder_digest, load_vae
-from stages.latent_cache import frames_to_tensor, pack_ids, pictures_path, read_shard, shard_path, variant_path
-from stages.settings import DataSettings, Settings
+from stages.latent_cache import (
+    carried_path,
+    frames_to_tensor,
+    pack_ids,
+    pictures_path,
+    read_shard,
+    shard_path,
+    variant_path,
+)
+from stages.settings import DataSettings, Settings, carries_first_frame
 from stages.settings_check import refuse_few_shot
 from stages.settings_loading import load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
-from ttm.data.synthetic import SyntheticWorld
+from ttm.data.synthetic import SyntheticScene, SyntheticWorld
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.optical_flow import FlowTrajectory
 from ttm.motion.representation import motion_representation
@@ -93,10 +103,20 @@ class ShardWriter:
         vae: the frozen autoencoder, on the device to encode on.
         precision: "bf16" turns the encoder itself to bfloat16: its latents differ by about 1% of their spread.
         motion: a representation; where its pictures are not those of the masks they are encoded beside these.
+        carried: encode the first frame carried along the masks, too.
     """
 
-    def __init__(self, folder: Path, data: DataSettings, vae: Any, precision: str, motion: str = "masks") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: DataSettings,
+        vae: Any,
+        precision: str,
+        motion: str = "masks",
+        carried: bool = False,
+    ) -> None:
         self.folder, self.data, self.motion = folder, data, motion_representation(motion)
+        self.carried = carried
         self.vae = fast_encoder(vae) if precision == "bf16" else vae
         self.world = build_world(data)
         self.key = variant_key(data)
@@ -106,6 +126,8 @@ class ShardWriter:
         itself = shard_path(self.folder, number)
         variants = range(self.data.corrupted_variants)
         paths = [itself, *(variant_path(self.folder, number, variant, self.key) for variant in variants)]
+        if self.carried:
+            paths += [carried_path(path) for path in paths]
         if not self.motion.shows_masks:
             paths.append(pictures_path(self.folder, number, self.motion.name))
         found = set()
@@ -122,7 +144,7 @@ class ShardWriter:
                 found.add(path)
         return found
 
-    def write(self, number: int, missing: Collection[Path]) -> None:
+    def write(self, number: int, missing: Set[Path]) -> None:
         """Encode one shard: those of its files that are ``missing``."""
         first = number * self.data.shard_size
         scenes = [self.world[index] for index in range(first, first + self.data.shard_size)]
@@ -133,18 +155,30 @@ class ShardWriter:
             tensors["video"] = self._encode([scene.frames for scene in scenes])
             write_json(path.with_suffix(".json"), [scene.plan.to_dict() for scene in scenes])
             write_tensors(path, tensors)
+        self._write_carried(path, missing, scenes, ids)
         for variant in range(self.data.corrupted_variants):
             path = variant_path(self.folder, number, variant, self.key)
-            if path in missing:
+            if missing & {path, carried_path(path)}:
                 spoiled = [
                     corrupt_ids(each, self.data.corruption, sample_rng(self.data.seed + variant, scene, "corruption"))
                     for scene, each in enumerate(ids, start=first)
                 ]
-                write_tensors(path, self._trajectories(spoiled))
+                if path in missing:
+                    write_tensors(path, self._trajectories(spoiled))
+                self._write_carried(path, missing, scenes, spoiled)
         path = pictures_path(self.folder, number, self.motion.name)
         if path in missing:
             moves = [FlowTrajectory(scene.ids, scene.flow()) for scene in scenes]
             write_tensors(path, {"motion": self._encode([self.motion.to_video(item) for item in moves])})
+
+    def _write_carried(
+        self, path: Path, missing: Set[Path], scenes: Sequence[SyntheticScene], ids: Sequence[NDArray[np.uint8]]
+    ) -> None:
+        """Beside the trajectories of ``path``, which are ``ids``."""
+        path = carried_path(path)
+        if path in missing:
+            clips = [carry_first_frame(scene.frames[0], each) for scene, each in zip(scenes, ids, strict=True)]
+            write_tensors(path, {"carried": self._encode(clips)})
 
     def _trajectories(self, ids: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
         motion = self._encode([MaskTrajectory(item).to_video() for item in ids])
@@ -199,7 +233,8 @@ def fill_cache(
     Raises:
         OSError: the folder can't be written.
     """
-    writer = ShardWriter(folder, settings.data, vae, settings.precision, settings.motion.name)
+    carried = carries_first_frame(settings)
+    writer = ShardWriter(folder, settings.data, vae, settings.precision, settings.motion.name, carried)
     remove_leftovers(folder)
     shards = range(worker[0], -(-num_scenes // settings.data.shard_size), worker[1])
     todo = {number: missing for number in shards if (missing := writer.missing(number))}

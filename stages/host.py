@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
-from stages.settings import Settings
+from stages.settings import Settings, carries_first_frame
 from stages.whole_files import replace_folder
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.models.unet_motion import MaskedUNetMotionModel
@@ -206,6 +206,7 @@ def _switches(settings: Settings, channels: int) -> dict[str, Any]:
         "masked_self": host.masked_self,
         "masked_cross": host.masked_cross,
         "region": host.region,
+        "carried_first_frame": carries_first_frame(settings),
     }
 
 

@@ -10,6 +10,8 @@ On disk (``<cache_dir>/<world>-<key>/``), ``data.shard_size`` scenes a shard:
     shard-00000.json               the plans
     shard-00000.spoiled-0-<key>.safetensors    motion and coverage of a corrupted variant
     shard-00000.optical_flow.safetensors       motion in another representation than masks
+    shard-00000.carried.safetensors            carried: float16 [n, Z, t, h, w], latents of the first frame carried
+                                               along the masks; for a variant's masks beside the variant
 A shard is there when its safetensors file is: that one is renamed into place last. E(x0) and E(s0) are the first
 latent frames of video and motion, since a video autoencoder is causal and encodes frame 0 alone.
 """
@@ -37,13 +39,15 @@ from ttm.objects import PromptPlan
 @dataclass(frozen=True)
 class CachedClips:
     """A batch: video, motion float32 [B, Z, t, h, w]; coverage float32 [B, L, t, h, w]; plans of length B; the
-    first-frame masks' E(s0) [B, Z, 1, h, w] where they are not the first of ``motion``."""
+    first-frame masks' E(s0) [B, Z, 1, h, w] where they are not the first of ``motion``; the first frame carried along
+    the masks, [B, Z, t, h, w], where it is asked for."""
 
     video: Tensor
     motion: Tensor
     coverage: Tensor
     plans: list[PromptPlan]
     first_masks: Tensor | None = None
+    carried: Tensor | None = None
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -61,6 +65,11 @@ def pictures_path(folder: Path, number: int, motion: str) -> Path:
     return folder / f"shard-{number:05d}.{motion}.safetensors"
 
 
+def carried_path(trajectories: Path) -> Path:
+    """Where the first frames lie that are carried along the masks of a shard, or of a corrupted variant."""
+    return trajectories.with_suffix(".carried.safetensors")
+
+
 class LatentCache:
     """The whole shards of a folder, in memory (mapped from the files, read when used).
 
@@ -70,6 +79,7 @@ class LatentCache:
         variant_key: key of the corrupted variants, or None without.
         num_variants: how many each shard must have.
         motion: the representation that ``motion`` of a batch is in.
+        carried: whether a batch holds the first frame carried along the masks.
 
     Raises:
         ValueError: fewer scenes than asked for, or a damaged shard.
@@ -82,8 +92,10 @@ class LatentCache:
         variant_key: str | None = None,
         num_variants: int = 0,
         motion: str = "masks",
+        carried: bool = False,
     ) -> None:
         self.folder, self._shows_masks = folder, motion_representation(motion).shows_masks
+        self._carries = carried
         self._pictures: list[dict[str, Tensor]] = []
         self._shards: list[dict[str, Tensor]] = []
         self._variants: list[list[dict[str, Tensor]]] = []
@@ -93,6 +105,7 @@ class LatentCache:
                 break
             number = len(self._shards)
             shard, plans = read_shard(folder, number)
+            shard = self._with_carried(shard, shard_path(folder, number))
             self._shards.append(shard)
             own = shard if self._shows_masks else self._beside(pictures_path(folder, number, motion), motion)
             self._pictures.append(own)
@@ -110,7 +123,13 @@ class LatentCache:
 
     def _variant(self, number: int, variant: int, key: str | None) -> dict[str, Tensor]:
         assert key is not None
-        return self._beside(variant_path(self.folder, number, variant, key), f"corrupted variant {variant}")
+        path = variant_path(self.folder, number, variant, key)
+        return self._with_carried(self._beside(path, f"corrupted variant {variant}"), path)
+
+    def _with_carried(self, trajectories: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+        if not self._carries:
+            return trajectories
+        return trajectories | self._beside(carried_path(path), "first frames carried along the masks")
 
     def _beside(self, path: Path, what: str) -> dict[str, Tensor]:
         """What a shard has beside itself: a corrupted variant, or the motion in another representation."""
@@ -139,7 +158,7 @@ class LatentCache:
             scenes: their numbers, 0..len - 1.
             variants: which corrupted variant gives motion and coverage, [B]; -1 = the true ones; None = all true.
         """
-        video, motion, coverage, plans, first = [], [], [], [], []
+        video, motion, coverage, plans, first, carried = [], [], [], [], [], []
         for place, scene in enumerate(int(scene) for scene in scenes):
             shard, row = self._place(scene)
             chosen = -1 if variants is None else int(variants[place])
@@ -149,6 +168,8 @@ class LatentCache:
             motion.append(pictures["motion"][row])
             first.append(trajectory["motion"][row][:, :1])
             coverage.append(trajectory["coverage"][row])
+            if self._carries:
+                carried.append(trajectory["carried"][row])
             plans.append(self.plans[scene])
         return CachedClips(
             torch.stack(video).float(),
@@ -156,6 +177,7 @@ class LatentCache:
             torch.stack(coverage).float(),
             plans,
             None if self._shows_masks else torch.stack(first).float(),
+            torch.stack(carried).float() if self._carries else None,
         )
 
     def ids(self, scene: int) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.draws import chosen_variants, in_share
+from stages.latent_cache import CachedClips
 from stages.settings import Settings
 from stages.sources import Clips
 from stages.task import Batch
@@ -72,7 +73,7 @@ class MotionToVideo:
         # first: what it uncovers has to be painted too, or a trace of it is left there.
         unseen = in_share(self.seed, indices, "motion", self.left_out)
         motion, plans = self._without_motion(clips.motion, clips.plans, unseen)
-        condition = motion_to_video_condition(clips.video[:, :, :1], motion)
+        condition = motion_to_video_condition(self._image(clips, unseen), motion)
         unsaid = in_share(self.seed, indices, "sentence", self.drop_sentence) & ~unseen  # without motion: all it has
         text, _ = self.texts.lookup(["" if gone else plan.prompt for plan, gone in zip(plans, unsaid, strict=True)])
         exchanged = in_share(self.seed, indices, "names", self.exchanged_names)
@@ -84,6 +85,14 @@ class MotionToVideo:
         conditions = Conditions(condition, text, coverage, local_text, local_mask)
         covered = clips.coverage.sum(dim=1, keepdim=True).clamp(max=1)
         return Batch(clips.video, conditions, torch.maximum(covered, covered[:, :, :1]))
+
+    def _image(self, clips: CachedClips, unseen: NDArray[np.bool_]) -> Tensor:
+        """E(x0), [B, Z, 1, h, w]; or the first frame carried along the masks, [B, Z, t, h, w], at rest where
+        ``unseen``."""
+        first = clips.video[:, :, :1]
+        if clips.carried is None:
+            return first
+        return torch.where(rearrange(torch.from_numpy(unseen), "b -> b 1 1 1 1"), first, clips.carried)
 
     def _without_motion(
         self, motion: Tensor, plans: list[PromptPlan], unseen: NDArray[np.bool_]

@@ -24,13 +24,15 @@ from stages.corruption import corrupt_ids
 from stages.draws import sample_rng
 from stages.host import encoder_digest
 from stages.latent_cache import CachedClips, frames_to_tensor
-from stages.settings import Settings
+from stages.settings import Settings, carries_first_frame
 from ttm.data.clip_manifest import ClipFolderManifest, ClipRow
 from ttm.data.prepared_clips import MEMBERS, PreparedClip, clip_from_members
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
 from ttm.objects import PromptPlan
-from ttm.pipelines.autoencoders import LatentFormat, encode_video, latent_shape
+from ttm.pipelines.autoencoders import LatentFormat, decode_latents, encode_video, latent_shape
+from ttm.pipelines.inputs import to_uint8
 
 
 def split_clips(manifest: ClipFolderManifest, held_out: int) -> tuple[list[ClipRow], list[ClipRow]]:
@@ -106,7 +108,8 @@ class PreparedClips:
     """The clips of ``data.folder`` that are trained on; it is read like a :class:`~stages.latent_cache.LatentCache`.
 
     A batch holds clips of one size and length. Latents come from the shards; those of a clip that was prepared
-    without, and of a corrupted trajectory, are made when they are read, by the autoencoder that is then kept.
+    without, of a corrupted trajectory and of a carried first frame are made when they are read, by the autoencoder that
+    is then kept. A clip without its video has the first frame that the autoencoder makes of its latents.
 
     Args:
         settings: of the run.
@@ -131,7 +134,8 @@ class PreparedClips:
         self.index = ShardIndex(self.folder, rows)
         self.plans: list[PromptPlan] = [self.index.read(row, ()).plan for row in rows]
         self.most_objects = max(1, *(row.objects for row in rows)) if rows else 1
-        needed = variants > 0 or any(row.encoder is None for row in rows)
+        self.carries = carries_first_frame(settings)
+        needed = self.carries or variants > 0 or any(row.encoder is None for row in rows)
         self.vae = vae if needed else None
         self.batch_size = settings.batch_size
         shapes = [row.shape for row in rows]
@@ -165,13 +169,16 @@ class PreparedClips:
         """Read B clips of one bucket; as :meth:`stages.latent_cache.LatentCache.rows`."""
         chosen = [-1] * len(scenes) if variants is None else [int(variant) for variant in variants]
         read = [self._clip(int(clip), variant) for clip, variant in zip(scenes, chosen, strict=True)]
-        video, motion, coverage = (torch.stack(tensors).float() for tensors in zip(*read, strict=True))
-        return CachedClips(video, motion, coverage, [self.plans[int(clip)] for clip in scenes])
+        video, motion, coverage, *carried = (torch.stack(tensors).float() for tensors in zip(*read, strict=True))
+        plans = [self.plans[int(clip)] for clip in scenes]
+        return CachedClips(video, motion, coverage, plans, carried=carried[0] if carried else None)
 
-    def _clip(self, number: int, variant: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Video and motion [Z, t, h, w] and coverage [L, t, h, w] of one clip."""
+    def _clip(self, number: int, variant: int) -> tuple[Tensor, ...]:
+        """Video and motion [Z, t, h, w] and coverage [L, t, h, w] of one clip; and, where it is asked for, the first
+        frame carried along the masks [Z, t, h, w]."""
         row = self.rows_of[number]
-        clip = self.index.read(row, ("latents.safetensors",) if row.encoder else ("mp4",))
+        needed = {"latents.safetensors": row.encoder is not None, "mp4": row.encoder is None or self.carries}
+        clip = self.index.read(row, [member for member, wanted in needed.items() if wanted])
         ids = clip.trajectory.ids
         if variant >= 0:
             ids = corrupt_ids(ids, self.corruption, sample_rng(self.data_seed + variant, number, "corruption"))
@@ -184,12 +191,21 @@ class PreparedClips:
             found = [list(video.shape), list(motion.shape)]
             raise ValueError(f"Latents of clip {row.clip_id} are {found}; expected {list(shape)}. Prepare it again.")
         coverage = object_coverage(torch.from_numpy(ids[None]), self.most_objects, shape[1:])[0]
-        return video, motion, coverage
+        if not self.carries:
+            return video, motion, coverage
+        first = clip.frames()[0] if clip.video is not None else self._decode(video[:, :1])
+        return video, motion, coverage, self._encode(carry_first_frame(first, ids))
 
     @torch.no_grad()
     def _encode(self, frames: NDArray[np.uint8]) -> Tensor:
         assert self.vae is not None
         return encode_video(self.vae, frames_to_tensor([frames]).to(self.vae.device))[0].half().cpu()
+
+    @torch.no_grad()
+    def _decode(self, first: Tensor) -> NDArray[np.uint8]:
+        """The picture uint8 [H, W, 3] of latents [Z, 1, h, w]."""
+        assert self.vae is not None
+        return to_uint8(decode_latents(self.vae, first[None].float().to(self.vae.device)))[0]
 
 
 def _latent_shapes(rows: Sequence[ClipRow], vae: Any, patch: Sequence[int]) -> dict[Any, tuple[int, int, int, int]]:

@@ -139,9 +139,12 @@ def _check_few_shot(settings: Settings) -> None:
         "stage.corrupted": settings.stage.corrupted,
         "stage.decoded_weight": settings.stage.decoded_weight,
         "data.held_out": settings.data.held_out,
+        "host.carried_first_frame": settings.host.carried_first_frame,
     }
     if used := [name for name, value in unused.items() if value]:
-        raise ValueError(f"{used[0]} is {unused[used[0]]} and stage few_shot, which has no part for it; expected 0.")
+        raise ValueError(
+            f"{used[0]} is {unused[used[0]]} and stage few_shot, which has no part for it; expected 0, or false."
+        )
     if settings.compile or settings.sample_every:
         raise ValueError("compile or sample_every is set and stage few_shot, which has neither; expected false and 0.")
     for name, value in vars(settings.calls).items():

@@ -17,7 +17,7 @@ from stages.checkpoint import list_checkpoints
 from stages.latent_cache import CachedClips, LatentCache
 from stages.prepared import PreparedClips
 from stages.same_run import expect_begun_with
-from stages.settings import Settings
+from stages.settings import Settings, carries_first_frame
 from ttm.objects import PromptPlan
 
 
@@ -74,7 +74,8 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
         accelerator.wait_for_everyone()
 
     def opened(num_scenes: int | None) -> LatentCache:
-        return LatentCache(folder, num_scenes, variant_key(data), variants, settings.motion.name)
+        carried = carries_first_frame(settings)
+        return LatentCache(folder, num_scenes, variant_key(data), variants, settings.motion.name, carried)
 
     # Another program may fill the cache meanwhile: the main process counts, and the others open as many.
     cache = opened(data.num_scenes or known) if accelerator.is_main_process else None

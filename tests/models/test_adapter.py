@@ -53,6 +53,16 @@ def test_an_adapter_goes_onto_the_host_it_was_trained_on(tmp_path: Path) -> None
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_an_adapter_from_before_a_switch_has_it_off(tmp_path: Path) -> None:
+    trained().save_adapter(tmp_path)
+    described = json.loads((tmp_path / CONFIG_NAME).read_text())
+    assert described["config"].pop("carried_first_frame") is False
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(described))
+    make_model().load_adapter(tmp_path)
+    with pytest.raises(ValueError, match="does not fit this model: its config is .*'carried_first_frame': False"):
+        make_model(carried_first_frame=True).load_adapter(tmp_path)
+
+
 def test_it_holds_no_weight_of_the_host(tmp_path: Path) -> None:
     trained().save_adapter(tmp_path)
     names = set(load_file(tmp_path / WEIGHTS_NAME))

@@ -180,6 +180,10 @@ def test_the_conditions_of_both_stages() -> None:
     assert torch.equal(second[:, 4:], clip)
     with pytest.raises(ValueError, match="one latent frame"):
         image_to_motion_condition(clip, s0, 6)
+    carried = torch.randn_like(clip)
+    assert torch.equal(motion_to_video_condition(carried, clip), torch.cat([carried, clip], dim=1))
+    with pytest.raises(ValueError, match="one latent frame"):
+        motion_to_video_condition(carried[:, :, :3], clip)
 
 
 def test_stage_one_has_no_objects_in_its_inputs() -> None:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ttm import MaskTrajectory, Pipeline, PromptPlan
-from ttm.pipelines.autoencoders import latent_shape
+from ttm.motion.carried_frame import carry_first_frame
+from ttm.pipelines.autoencoders import encode_video, latent_shape
+from ttm.pipelines.inputs import to_model
 
 Make = Callable[..., Pipeline]
 Seeded = Callable[[int], torch.Generator]
@@ -82,6 +84,32 @@ def test_the_stage_alone_makes_the_trajectory_of_the_whole_run(
     whole = pipe(image, plan=plan, masks=masks, generator=seeded(6), output_type="latent")
     alone = pipe.image_to_motion(image, plan, masks, generator=seeded(6))
     assert alone.trajectory == whole.trajectory
+
+
+@BOTH_HOSTS
+def test_a_host_may_see_the_image_carried_along_the_trajectory(
+    make_pipeline: Make, image: Pixels, masks: Pixels, plan: PromptPlan, seeded: Seeded
+) -> None:
+    moves = MaskTrajectory(np.stack([np.roll(masks, 3 * t, axis=1) for t in range(5)]))
+
+    def condition(motion: str, carried: bool) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        stage = make_pipeline(motion=motion).motion_to_video
+        stage.transformer.register_to_config(carried_first_frame=carried)
+        stage.transformer.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(kwargs["condition_latents"]), with_kwargs=True
+        )
+        stage(image, plan, moves, generator=seeded(0), output_type="latent")
+        shown = next(sample for sample in torch.cat(seen) if sample.any())  # guidance leaves it out of some
+        return shown[None, : len(shown) // 2]
+
+    first = encode_video(make_pipeline().vae, to_model(image[None], torch.device("cpu")))
+    carried = encode_video(make_pipeline().vae, to_model(carry_first_frame(image, moves.ids), torch.device("cpu")))
+    torch.testing.assert_close(condition("masks", True), carried)
+    still = condition("masks", False)
+    torch.testing.assert_close(still, first.expand_as(still))
+    assert not torch.allclose(still, carried)
+    assert torch.equal(condition("none", True), still), "nothing moves there"
 
 
 @BOTH_HOSTS

@@ -20,9 +20,11 @@ from stages.settings import Settings
 from stages.train import build_task, main, run
 from ttm.data.clip_manifest import ClipFolderManifest
 from ttm.data.prepared_clips import read_clips, read_shard, write_shard
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.motion.token_grid import object_coverage
-from ttm.pipelines.autoencoders import encode_video
+from ttm.pipelines.autoencoders import decode_latents, encode_video
+from ttm.pipelines.inputs import to_uint8
 
 Build = Callable[..., Settings]
 
@@ -98,6 +100,23 @@ def test_a_corrupted_variant_spoils_motion_and_coverage_alike_and_leaves_the_vid
     expected = corrupt_ids(ids, made.data.corruption, sample_rng(made.data.seed, 2, "corruption"))
     motion = encode_video(clips.vae, frames_to_tensor([MaskTrajectory(expected).to_video()]))
     torch.testing.assert_close(spoiled.motion, motion, rtol=2e-3, atol=2e-3)
+
+
+def test_the_first_frame_of_a_clip_is_carried_along_its_masks(prepared: Build, prepared_folder: Path) -> None:
+    clips = _open(prepared("stage=motion_to_video", "host.carried_first_frame=true"), variants=1)
+    by_id = {clip.clip_id: clip for clip in read_clips(prepared_folder)}
+    for number in range(16):
+        clip, read = by_id[clips.rows_of[number].clip_id], clips.rows([number])
+        if clip.video is None:  # nothing but latents to tell what it looks like
+            decoded = decode_latents(clips.vae, torch.from_numpy(clip.latents["video"][None, :, :1]).float())
+            first = to_uint8(decoded)[0]
+        else:
+            first = clip.frames()[0]
+        frames = frames_to_tensor([carry_first_frame(first, clip.trajectory.ids)])
+        torch.testing.assert_close(read.carried, encode_video(clips.vae, frames), rtol=2e-3, atol=2e-3)
+    spoiled, true = (clips.rows([2], np.array([variant])).carried for variant in (0, -1))
+    assert not torch.equal(spoiled, true)
+    assert _open(prepared("stage=motion_to_video")).rows([2]).carried is None
 
 
 def test_held_out_clips_stay_out_whatever_else_is_there(prepared_folder: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,16 @@ import torch
 from accelerate import Accelerator
 
 from stages.cache import build_world
-from stages.draws import clip_order, in_share
-from stages.host import build_transformer
+from stages.corruption import corrupt_ids
+from stages.draws import clip_order, in_share, sample_rng
+from stages.host import build_transformer, load_vae
+from stages.latent_cache import frames_to_tensor
 from stages.motion_to_video import under_other_names
 from stages.settings import Settings
 from stages.train import build_task
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.objects import ObjectPrompt, PromptPlan
+from ttm.pipelines.autoencoders import encode_video
 from ttm.pipelines.conditioning import trajectory_coverage
 
 Build = Callable[..., Settings]
@@ -129,3 +134,32 @@ def test_corrupted_variants_spoil_latents_and_coverage_together(settings: Build,
     assert torch.equal(spoiled.conditions.latents[:, :4], true.conditions.latents[:, :4])
     assert not torch.equal(spoiled.conditions.latents[:, 4:], true.conditions.latents[:, 4:])
     assert not torch.equal(spoiled.conditions.coverage, true.conditions.coverage)
+
+
+def test_a_host_may_see_the_first_frame_carried_along_the_masks(settings: Build, both: tuple) -> None:
+    made = settings("stage=motion_to_video", "host.carried_first_frame=true", "motion.left_out=0.3")
+    model = build_transformer(made)
+    assert model.config.carried_first_frame
+    batch = build_task(made, Accelerator(cpu=True), model).batch(INDICES)
+    unseen = in_share(made.seed, INDICES, "motion", 0.3)
+    assert 0 < unseen.sum() < len(unseen)
+    still, vae = both[1].batch(INDICES).conditions.latents[:, :4], load_vae(made.host.pipeline)
+    for place, (scene, gone) in enumerate(zip(both[2], unseen, strict=True)):
+        frames = frames_to_tensor([carry_first_frame(scene.frames[0], scene.ids)])
+        expected = still[place] if gone else encode_video(vae, frames)[0]
+        torch.testing.assert_close(batch.conditions.latents[place, :4], expected, rtol=2e-3, atol=2e-3)  # float16
+    assert not build_transformer(settings("host.carried_first_frame=true")).config.carried_first_frame  # stage 1
+
+
+def test_a_corrupted_trajectory_carries_the_first_frame_too(settings: Build, tmp_path: Path) -> None:
+    place = ("stage=motion_to_video", "host.carried_first_frame=true", f"data.cache_dir={tmp_path}")
+    spoiled = ("stage.corrupted=1", "data.corrupted_variants=1")
+    made, vae = settings(*place, *spoiled), load_vae(settings().host.pipeline)
+    build_task(settings(*place), Accelerator(cpu=True), build_transformer(made))  # what is there already is kept
+    batch = build_task(made, Accelerator(cpu=True), build_transformer(made)).batch(INDICES)
+    for row, number in enumerate(clip_order(made.seed, INDICES, 8)):
+        scene = build_world(made.data)[int(number)]
+        rng = sample_rng(made.data.seed, int(number), "corruption")
+        ids = corrupt_ids(scene.ids, made.data.corruption, rng)
+        expected = encode_video(vae, frames_to_tensor([carry_first_frame(scene.frames[0], ids)]))[0]
+        torch.testing.assert_close(batch.conditions.latents[row, :4], expected, rtol=2e-3, atol=2e-3)

@@ -228,6 +228,8 @@ class AdapterMixin(_Base):
         expected = self._adapter_description()
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"{path} is no description of an adapter; expected 'format': {FORMAT!r}.")
+        if isinstance(config := found.get("config"), dict):  # an older one has it off
+            config.setdefault("carried_first_frame", False)
         for part in ("class", "config", "host"):
             if found.get(part) != expected[part]:
                 raise ValueError(

@@ -57,6 +57,8 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
             the unmasked twin of equal parameter count (every token attends to every token and to all local
             prompts).
         known_first_frame: the host takes a first frame in the place of the noisy one (Wan 2.2 TI2V).
+        carried_first_frame: stage 2 is conditioned on the image carried along the masks
+            (:mod:`ttm.motion.carried_frame`), not on the image repeated over time.
         base: which public weights it extends, see :mod:`ttm.models.base`; None: nobody said.
         others: the host's, see ``diffusers.WanTransformer3DModel``.
 
@@ -71,7 +73,8 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
     _adapter_beginnings = {"masked_attn1": "attn1", "masked_attn2": "attn2"}
     _adapter_modules = ("condition_patch_embedding", "masked_norm1", "masked_norm2", *_adapter_beginnings)
     _adapter_config = (
-        "condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region", "known_first_frame"
+        "condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region", "known_first_frame",
+        "carried_first_frame",
     )  # fmt: skip
     _adapter_host = ("patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "text_dim")
 
@@ -112,6 +115,7 @@ class MaskedWanTransformer3DModel(AdapterMixin, WanTransformer3DModel):
         masked_cross: bool = True,
         region: str = "mask",
         known_first_frame: bool = False,
+        carried_first_frame: bool = False,
         base: dict[str, Any] | None = None,
     ) -> None:
         check_switches(condition_channels, num_masked_blocks, num_layers, "num_layers", region)

@@ -80,6 +80,8 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
         first_frame_attention: keys and values of every spatial self-attention come from frame 1, see
             :mod:`ttm.models.first_frame_attention`.
         mask_cross_attention: the objects' coverage acts in the scores of every spatial cross-attention.
+        carried_first_frame: stage 2 is conditioned on the image carried along the masks
+            (:mod:`ttm.motion.carried_frame`), not on the image repeated over time.
         base: which public weights it extends, see :mod:`ttm.models.base`; None: nobody said.
         others: the host's, see ``diffusers.UNetMotionModel``.
 
@@ -93,7 +95,7 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
     )  # fmt: skip
     _adapter_config = (
         "condition_channels", "num_masked_blocks", "masked_self", "masked_cross", "region", "first_frame_attention",
-        "mask_cross_attention",
+        "mask_cross_attention", "carried_first_frame",
     )  # fmt: skip
     _adapter_host = (
         "in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "num_attention_heads"
@@ -148,6 +150,7 @@ class MaskedUNetMotionModel(AdapterMixin, UNetMotionModel):
         region: str = "mask",
         first_frame_attention: bool = False,
         mask_cross_attention: bool = False,
+        carried_first_frame: bool = False,
         base: dict[str, Any] | None = None,
     ) -> None:
         host = {name: value for name, value in locals().items() if name in _HOST_SETTINGS}

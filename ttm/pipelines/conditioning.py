@@ -104,14 +104,16 @@ def motion_to_video_condition(x0_latents: Tensor, trajectory_latents: Tensor) ->
     """Stage 2's visual condition: E(x0), repeated over time, beside E(palette clip), on the channels.
 
     Args:
-        x0_latents: the image, [B, Z, 1, h, w].
+        x0_latents: the image, [B, Z, 1, h, w]; or, for a host with ``carried_first_frame``, the image carried along the
+            trajectory (:mod:`ttm.motion.carried_frame`), [B, Z, t, h, w], which is taken as it is.
         trajectory_latents: the mask trajectory as a palette clip, [B, Z, t, h, w].
 
     Returns:
         [B, 2 Z, t, h, w].
     """
-    x0 = repeat(_single(x0_latents, "x0_latents"), "b z 1 h w -> b z t h w", t=trajectory_latents.shape[2])
-    return torch.cat([x0, trajectory_latents], dim=1)
+    if x0_latents.shape != trajectory_latents.shape:
+        x0_latents = repeat(_single(x0_latents, "x0_latents"), "b z 1 h w -> b z t h w", t=trajectory_latents.shape[2])
+    return torch.cat([x0_latents, trajectory_latents], dim=1)
 
 
 def _single(latents: Tensor, name: str) -> Tensor:

@@ -18,6 +18,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.objects import PromptPlan
 from ttm.pipelines.autoencoders import LatentFormat, decode_latents, encode_video
@@ -148,7 +149,9 @@ class MotionToVideoPipeline(StagePipeline):
         device, pictures = self._execution_device, self._motion.to_video(trajectory)
         embeds, mask = self._encode_text([plan.prompt, negative, *plan.local_prompts])
         embeds, mask = embeds.to(device), mask.to(device)
-        x0 = encode_video(self.vae, to_model(image[None], device))
+        carries = self.transformer.config.get("carried_first_frame") and trajectory.ids.any()
+        first = carry_first_frame(image, trajectory.ids) if carries else image[None]
+        x0 = encode_video(self.vae, to_model(first, device))
         clip = encode_video(self.vae, to_model(pictures, device))
         coverage = trajectory_coverage(
             torch.from_numpy(trajectory.ids[None]).to(device),
