@@ -5,15 +5,16 @@
 For each pattern of :mod:`ttm.data.motion_patterns` and each seed, six clips of the synthetic world are learnt twice,
 with the masks and without them, and videos of other scenes of the same pattern are made along their true masks:
 
-    full                  ControlNet draws the first frame, masks guide, the first frame is shared (--sharing-ratio)
-    without mask          learnt and made without mask cross-attention
+    full                  ControlNet draws the first frame, masks guide, the first frame is shared (--sharing-ratio),
+                          carried along the masks
+    without mask          learnt and made without mask cross-attention; the first frame is shared as it is
     without ControlNet    the first frame from the prompt alone
     without sharing       ratio 0
+    shared as it is       as full, with the first frame shared as it is, the paper's Eq. 8
     renormalised          as full, with the shared noise brought back to unit variance
     latents matched, histograms matched    as full, with AdaIN, with histogram matching
     first frame given     as full, from the true first frame: what drawing it costs
-    first frame carried   full's first frame with its object moved by hand, through the autoencoder: all that a model
-                          can make of it
+    first frame carried   full's first frame carried along the masks, through the autoencoder: what full shares
     round trip            the true video through the autoencoder
 
 Figures, each of a video, with the embedded segmenter and CLIP (columns end in -tiny: they know coloured shapes and
@@ -39,7 +40,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.few_shot_bounds import carried, round_trip
 from benchmarks.few_shot_table import VARIANTS, write_table
 from benchmarks.measure_run import ROOT, rule_files
 from benchmarks.rows import RowFile, fingerprint, read_rows
@@ -55,18 +55,22 @@ from ttm.metrics.clip import frame_consistency, text_alignment
 from ttm.metrics.foreground import foreground_clip
 from ttm.metrics.mask_iou import mean_iou
 from ttm.metrics.scoring import Clip as ScoredClip
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.autoencoders import decode_latents, encode_video
 from ttm.pipelines.embedded import EMBEDDED, embedded_folder
 from ttm.pipelines.few_shot import FewShotPipeline
+from ttm.pipelines.inputs import to_model, to_uint8
 from ttm.visualization import labelled_rows
 
 Pixels = NDArray[np.uint8]
 FPS = 8.0
 CALLS: dict[str, dict[str, Any]] = {
     "full": {},
-    "without mask": {},
+    "without mask": {"carried_first_frame": False},
     "without ControlNet": {"use_controlnet": False},
     "without sharing": {"sharing_ratio": 0.0},
+    "shared as it is": {"carried_first_frame": False},
     "renormalised": {"renormalise_sharing": True},
     "latents matched": {"match_latents": True},
     "histograms matched": {"match_histograms": True},
@@ -74,7 +78,7 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 """What each variant asks of the pipeline; "without mask" asks another model, and what is not here asks none."""
 RULES = (
-    *("benchmarks/few_shot.py", "benchmarks/few_shot_bounds.py"),
+    *("benchmarks/few_shot.py", "ttm/motion/carried_frame.py"),
     *("ttm/evaluation/tiny_features.py", "ttm/metrics/clip.py", "ttm/metrics/foreground.py"),
 )
 """The code that decides what a row says, beside that of every benchmark."""
@@ -134,8 +138,9 @@ def learn(pattern: str, seed: int, masks: bool, arguments: argparse.Namespace) -
     scenes = scenes_of("val", pattern, seed, arguments.clips, arguments)
     clips = [Clip(f"{name}-{n}.mp4", scene.plan.prompt, scene.frames, scene.ids) for n, scene in enumerate(scenes)]
     settings = training_settings(seed, masks, arguments)
+    decides = {name: value for name, value in asdict(settings).items() if name != "calls"}
     shown = [(clip.prompt, digest_of(clip.frames), digest_of(clip.ids)) for clip in clips]
-    decisive = {"settings": asdict(settings), "clips": shown}
+    decisive = {"settings": decides, "clips": shown}
     trained = arguments.output / f"trained-{fingerprint(decisive, base_files(arguments))[:8]}"
     folder = trained / f"{name}-{seed}{'' if masks else '-without-mask'}"
     settings.output_dir = settings.data.clips.folder = str(folder)
@@ -170,6 +175,7 @@ def sampling_of(pipe: FewShotPipeline, arguments: argparse.Namespace) -> dict[st
         "controlnet_conditioning_scale": arguments.controlnet_scale,
         "controlnet_guidance_scale": arguments.controlnet_guidance_scale,
         "sharing_ratio": arguments.sharing_ratio,
+        "carried_first_frame": True,
     }
 
 
@@ -181,7 +187,8 @@ def make(
     if variant == "round trip":
         return round_trip(pipe.vae, scene.frames)
     if variant == "first frame carried":
-        return round_trip(pipe.vae, carried(make(pipe, "full", scene, seed, arguments, num_frames=2)[0], scene))
+        first = make(pipe, "full", scene, seed, arguments, num_frames=2)[0]
+        return round_trip(pipe.vae, carry_first_frame(first, scene.ids))
     out = pipe(
         scene.plan.prompt,
         MaskTrajectory(scene.ids, FPS),
@@ -193,6 +200,13 @@ def make(
     )
     made: Pixels = (np.asarray(out.frames[0]) * 255).round().astype(np.uint8)
     return made
+
+
+@torch.no_grad()
+def round_trip(vae: Any, frames: Pixels) -> Pixels:
+    """A video [T, H, W, 3] through the autoencoder."""
+    decoded: Pixels = to_uint8(decode_latents(vae, encode_video(vae, to_model(frames, vae.device))))
+    return decoded
 
 
 def measure(

@@ -12,7 +12,7 @@ from ttm.atomic_write import written_beside
 
 ABLATIONS = ("without mask", "without ControlNet", "without sharing", "full")
 """The paper's, in its order: every figure rises from one to the next (IoU 0.184, 0.864, 0.908, 0.917)."""
-OPTIONS = ("renormalised", "latents matched", "histograms matched")
+OPTIONS = ("shared as it is", "renormalised", "latents matched", "histograms matched")
 BOUNDS = ("first frame given", "first frame carried", "round trip")
 VARIANTS = (*ABLATIONS, *OPTIONS, *BOUNDS)
 FIGURES = ("IoU-tiny", "Text-tiny-foreground", "Frame-tiny-foreground", "Found-IoU-tiny", "Text-tiny", "Frame-tiny")

@@ -4,7 +4,7 @@
     python -m stages.cache data.encode_scenes=8192 --worker 0/2     # in two terminals: 0/2 and 1/2
     python -m stages.cache data.encode_scenes=8192 data.corrupted_variants=1
     python -m stages.cache data.encode_scenes=8192 motion=optical_flow
-    python -m stages.cache data.encode_scenes=8192 stage=motion_to_video host.carried_first_frame=true
+    python -m stages.cache data.encode_scenes=8192 host.carried_first_frame=true
 
 Takes the settings of ``stages.train``. Stopped and started again it goes on with the first shard that is missing; a
 training run may read the shards that are there meanwhile. The folder's name holds a hash of the encoder's
@@ -39,7 +39,7 @@ from stages.latent_cache import (
     shard_path,
     variant_path,
 )
-from stages.settings import DataSettings, Settings, carries_first_frame
+from stages.settings import DataSettings, Settings
 from stages.settings_check import refuse_few_shot
 from stages.settings_loading import load_settings
 from stages.whole_files import read_tensors, remove_leftovers, write_json, write_tensors
@@ -224,16 +224,17 @@ def fill_cache(
     num_scenes: int,
     worker: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
+    carried: bool = False,
 ) -> None:
     """Write the shards that ``num_scenes`` need and that are missing.
 
     Args:
         worker: (rank, count): this process writes every ``count``-th shard, from ``rank`` on.
+        carried: the first frames carried along the masks, too.
 
     Raises:
         OSError: the folder can't be written.
     """
-    carried = carries_first_frame(settings)
     writer = ShardWriter(folder, settings.data, vae, settings.precision, settings.motion.name, carried)
     remove_leftovers(folder)
     shards = range(worker[0], -(-num_scenes // settings.data.shard_size), worker[1])
@@ -278,7 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         vae = load_vae(settings.host.pipeline, device)
         folder = cache_folder(settings.data, vae)
         print(f"cache: {folder}", flush=True)
-        fill_cache(settings, folder, vae, settings.data.encode_scenes, worker, lambda line: print(line, flush=True))
+        carried, count = bool(settings.host.carried_first_frame), settings.data.encode_scenes
+        fill_cache(settings, folder, vae, count, worker, lambda line: print(line, flush=True), carried)
     except (ValueError, OSError) as error:
         raise SystemExit(f"stages.cache: {error}") from error
 

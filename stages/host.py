@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoModelForTextEncoding, AutoTokenizer, CLIPImageProcessor, CLIPVisionModel
 
-from stages.settings import Settings, carries_first_frame
+from stages.settings import Settings
 from stages.whole_files import replace_folder
 from ttm.models.transformer_wan import MaskedWanTransformer3DModel
 from ttm.models.unet_motion import MaskedUNetMotionModel
@@ -152,7 +152,7 @@ def build_transformer(settings: Settings) -> Any:
             f"host.init_from={host.init_from} holds a {config.get('_class_name')}; expected one of"
             f" {', '.join(_ACCEPTED[host.model])}, with host.model={host.model}."
         )
-    switches = _switches(settings, int(config["out_channels"]))
+    switches = _switches(settings, int(config["out_channels"]), config.get("carried_first_frame"))
     had, asked = config.get("num_masked_blocks", 0), switches["num_masked_blocks"]
     if 0 < asked < had:
         raise ValueError(
@@ -197,16 +197,18 @@ def export_adapter(model: Any, settings: Settings) -> None:
     replace_folder(Path(settings.output_dir) / "adapter", lambda beside: model.save_adapter(beside, dtype=dtype))
 
 
-def _switches(settings: Settings, channels: int) -> dict[str, Any]:
-    """What a stage asks of its host: conditions beside the latents, and masked blocks in stage 2."""
-    host = settings.host
+def _switches(settings: Settings, channels: int, carried: bool | None = False) -> dict[str, Any]:
+    """What a stage asks of its host: conditions beside the latents, and masked blocks in stage 2, which alone can see
+    the first frame ``carried`` along the masks; that is what the weights had, and counts where nothing else is set."""
+    host, first = settings.host, settings.stage.name == "image_to_motion"
+    carried = carried if host.carried_first_frame is None else host.carried_first_frame
     return {
         "condition_channels": 2 * channels,
-        "num_masked_blocks": 0 if settings.stage.name == "image_to_motion" else host.num_masked_blocks,
+        "num_masked_blocks": 0 if first else host.num_masked_blocks,
         "masked_self": host.masked_self,
         "masked_cross": host.masked_cross,
         "region": host.region,
-        "carried_first_frame": carries_first_frame(settings),
+        "carried_first_frame": bool(carried) and not first,
     }
 
 

@@ -24,7 +24,7 @@ from stages.corruption import corrupt_ids
 from stages.draws import sample_rng
 from stages.host import encoder_digest
 from stages.latent_cache import CachedClips, frames_to_tensor
-from stages.settings import Settings, carries_first_frame
+from stages.settings import Settings
 from ttm.data.clip_manifest import ClipFolderManifest, ClipRow
 from ttm.data.prepared_clips import MEMBERS, PreparedClip, clip_from_members
 from ttm.motion.carried_frame import carry_first_frame
@@ -116,6 +116,7 @@ class PreparedClips:
         vae: the frozen autoencoder, on the device to encode on.
         token_patch: latent frames, rows and columns of a token.
         variants: how many corrupted variants a trajectory has.
+        carried: whether a batch holds the first frame carried along the masks.
 
     Raises:
         FileNotFoundError: no manifest, or a shard is missing.
@@ -123,7 +124,9 @@ class PreparedClips:
             divide; a clip with neither latents nor video.
     """
 
-    def __init__(self, settings: Settings, vae: Any, token_patch: Sequence[int], variants: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, vae: Any, token_patch: Sequence[int], variants: int = 0, carried: bool = False
+    ) -> None:
         data = settings.data
         self.folder, self.corruption, self.data_seed = Path(data.folder), data.corruption, data.seed
         rows, _ = split_clips(ClipFolderManifest.load(self.folder), data.held_out)
@@ -134,8 +137,8 @@ class PreparedClips:
         self.index = ShardIndex(self.folder, rows)
         self.plans: list[PromptPlan] = [self.index.read(row, ()).plan for row in rows]
         self.most_objects = max(1, *(row.objects for row in rows)) if rows else 1
-        self.carries = carries_first_frame(settings)
-        needed = self.carries or variants > 0 or any(row.encoder is None for row in rows)
+        self.carries = carried
+        needed = carried or variants > 0 or any(row.encoder is None for row in rows)
         self.vae = vae if needed else None
         self.batch_size = settings.batch_size
         shapes = [row.shape for row in rows]

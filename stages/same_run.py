@@ -28,7 +28,7 @@ KEPT = (
     "objective.weighting", "objective.sampling", "objective.mean", "objective.std", "objective.shift", "motion.name",
     "seed", "batch_size", "optimizer.name", "data.name", "data.seed", "data.size", "data.num_frames",
     "data.num_objects", "data.appearance", "data.pieces", "data.clips.height", "data.clips.width", "data.clips.fps",
-    "host.region", "host.first_frame_attention", "host.mask_cross_attention", "host.carried_first_frame",
+    "host.region", "host.first_frame_attention", "host.mask_cross_attention",
 )  # fmt: skip
 """Settings that a run keeps from its first step to its last: they decide its samples, what is learnt of them, and what
 an optimiser's state means. How often a condition is left out may change on the way, as the learning rate does."""

@@ -50,9 +50,7 @@ class HostSettings:
     masked_self: bool = True
     masked_cross: bool = True
     region: str = "mask"  # mask | box | none
-    carried_first_frame: bool = (
-        False  # motion_to_video: the image comes carried along the masks (ttm/motion/carried_frame.py)
-    )
+    carried_first_frame: bool | None = None  # motion_to_video sees ttm/motion/carried_frame.py; null: as init_from does
     first_frame_attention: bool = False  # few_shot: keys and values from frame 1 (Eq. 5)
     mask_cross_attention: bool = False  # few_shot: the masks act in the scores of the cross-attention (Eq. 6-7)
     controlnet: str | None = None  # few_shot, folder or Hub id: draws first frames; null: the pipeline's own, if any
@@ -69,6 +67,8 @@ class CallSettings:
     image_guidance_scale: float = 1.0  # of the masks
     controlnet_conditioning_scale: float = 1.0
     controlnet_guidance_scale: float = 1.0
+    sharing_ratio: float = 0.2
+    carried_first_frame: bool = False  # shared is the first frame carried along the masks
 
 
 @dataclass
@@ -201,8 +201,3 @@ class Settings:
     tracker: str = "tensorboard"  # tensorboard | wandb | none
     time_limit_minutes: float | None = None
     export_dtype: str = "float32"  # float32 | bfloat16 | float16, of the EMA model that a run ends with
-
-
-def carries_first_frame(settings: Settings) -> bool:
-    """Whether a run's samples show the first frame carried along the masks: stage 1 has none to carry it along."""
-    return settings.host.carried_first_frame and settings.stage.name == "motion_to_video"

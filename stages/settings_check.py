@@ -150,6 +150,8 @@ def _check_few_shot(settings: Settings) -> None:
     for name, value in vars(settings.calls).items():
         if not (math.isfinite(value) and value >= (1 if name == "num_inference_steps" else 0)):
             raise ValueError(f"calls.{name} is {value}; expected a number of steps, or a scale of 0 or more.")
+    if settings.calls.sharing_ratio > 1:
+        raise ValueError(f"calls.sharing_ratio is {settings.calls.sharing_ratio}; expected a share, 0 to 1.")
     fps = settings.data.clips.fps
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"data.clips.fps is {fps}; expected frames a second above 0.")

@@ -17,7 +17,7 @@ from stages.checkpoint import list_checkpoints
 from stages.latent_cache import CachedClips, LatentCache
 from stages.prepared import PreparedClips
 from stages.same_run import expect_begun_with
-from stages.settings import Settings, carries_first_frame
+from stages.settings import Settings
 from ttm.objects import PromptPlan
 
 
@@ -37,12 +37,15 @@ class Clips(Protocol):
         """Some clips of one shape; see :meth:`stages.latent_cache.LatentCache.rows`."""
 
 
-def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_patch: Sequence[int]) -> Clips:
+def open_clips(
+    settings: Settings, accelerator: Accelerator, vae: Any, token_patch: Sequence[int], carried: bool = False
+) -> Clips:
     """The clips that a run trains on; latents that are missing and asked for are made first.
 
     Args:
         vae: the frozen autoencoder, on the device to encode on.
         token_patch: latent frames, rows and columns of a token of the host.
+        carried: whether the host sees the first frame carried along the masks.
 
     Raises:
         ValueError: too few clips, damaged ones, such as neither autoencoder nor host can take, or others than the run
@@ -53,7 +56,7 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
     variants = data.corrupted_variants if stage.name == "motion_to_video" and stage.corrupted else 0
     known = clips_of_checkpoint(Path(settings.output_dir))
     if data.name == "prepared":
-        clips = PreparedClips(settings, vae, token_patch, variants)
+        clips = PreparedClips(settings, vae, token_patch, variants, carried)
         if known is not None and len(clips) not in (known, data.num_scenes):
             raise ValueError(
                 f"{data.folder} has {len(clips)} clips to train on, and the run in {settings.output_dir} began with"
@@ -70,11 +73,10 @@ def open_clips(settings: Settings, accelerator: Accelerator, vae: Any, token_pat
         folder = cache_folder(data, vae)
     if data.encode_scenes:
         worker = (accelerator.process_index, accelerator.num_processes)
-        fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True))
+        fill_cache(settings, folder, vae, data.encode_scenes, worker, lambda line: print(line, flush=True), carried)
         accelerator.wait_for_everyone()
 
     def opened(num_scenes: int | None) -> LatentCache:
-        carried = carries_first_frame(settings)
         return LatentCache(folder, num_scenes, variant_key(data), variants, settings.motion.name, carried)
 
     # Another program may fill the cache meanwhile: the main process counts, and the others open as many.

@@ -217,8 +217,9 @@ def build_task(settings: Settings, accelerator: Accelerator, model: VideoHost) -
         )
     check_image_channels(vae, model)
     if accelerator.is_main_process:
-        expect_begun_with(settings, _weights_under(settings, model, vae, text_encoder))
-    clips = open_clips(settings, accelerator, vae, model.token_patch)
+        begun_with = {"carried_first_frame": model.config.carried_first_frame}
+        expect_begun_with(settings, begun_with | _weights_under(settings, model, vae, text_encoder))
+    clips = open_clips(settings, accelerator, vae, model.token_patch, model.config.carried_first_frame)
     first, length = settings.stage.name == "image_to_motion", settings.host.max_sequence_length
     motion = settings.motion
     still = [latents_at_rest(vae, motion.name, *shape) for shape in clips.shapes if motion.left_out]

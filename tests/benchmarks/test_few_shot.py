@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from benchmarks import few_shot_drift
 from benchmarks.ablation_few_shot import FewShotPlan
 from benchmarks.few_shot import main, read_command_line, run_part
-from benchmarks.few_shot_bounds import carried
 from benchmarks.few_shot_table import ABLATIONS, FIGURES, orders, spread, write_table
 from ttm.data.motion_patterns import PATTERNS
 from ttm.data.synthetic import SyntheticWorld
+from ttm.motion.carried_frame import carry_first_frame
 
 
 def rows_of(values: dict[str, float]) -> list[dict]:
@@ -75,7 +75,7 @@ def test_a_pattern_is_seen_when_asked_for_and_stays_in_the_picture(pattern: str)
 
 def test_a_true_first_frame_carried_is_nearly_the_true_video() -> None:
     scene = SyntheticWorld("test", 64, 9, (1, 1), appearance=0.0, motions=("zigzags",))[0]
-    made = carried(scene.frames[0], scene)
+    made = carry_first_frame(scene.frames[0], scene.ids)
     assert made.shape == scene.frames.shape and made.dtype == np.uint8
     inside = np.stack([cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for ids in scene.ids])
 

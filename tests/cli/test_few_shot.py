@@ -47,6 +47,7 @@ def test_it_writes_what_generate_writes(trained: str, masks: str, tmp_path: Path
     assert MaskTrajectory.load(out / "trajectory.npz") == MaskTrajectory.load(masks)
     record = json.loads((out / "run.json").read_text())
     assert record["sampling"]["num_inference_steps"] == 2 and record["sampling"]["sharing_ratio"] == 0.2
+    assert record["sampling"]["carried_first_frame"] is False
 
 
 def test_an_image_begins_the_video(trained: str, masks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +65,16 @@ def test_an_image_begins_the_video(trained: str, masks: str, tmp_path: Path, mon
     Image.new("RGB", (SIZE, SIZE), (200, 30, 30)).save(tmp_path / "red.png")
     words = ["generate", "--few-shot", trained, str(tmp_path / "red.png"), "a dog runs", "--trajectory", masks]
     more = ["--num-frames", "3", "--sharing", "0.1", "--renormalise-sharing", "--match-colours", "both"]
+    more += ["--carried-first-frame"]
     more += ["--controlnet-scale", "1.5", "--controlnet-guidance", "2"]
     assert main([*words, *more, "-o", str(tmp_path / "out")]) == 0
     assert given["image"] is not None and given["num_frames"] == 3 and given["sharing_ratio"] == 0.1
-    assert given["renormalise_sharing"] and given["match_latents"] and given["match_histograms"]
+    assert (
+        given["carried_first_frame"] is True
+        and given["renormalise_sharing"]
+        and given["match_latents"]
+        and given["match_histograms"]
+    )
     assert given["controlnet_conditioning_scale"] == 1.5 and given["controlnet_guidance_scale"] == 2
 
 

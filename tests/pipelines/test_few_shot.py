@@ -21,12 +21,15 @@ from diffusers import (
 
 from tests.pipelines.conftest import offload_by_layer, offloaded
 from ttm.models.lora import add_lora
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
+from ttm.pipelines.autoencoders import decode_latents, encode_video
 from ttm.pipelines.few_shot import FewShotPipeline
 from ttm.pipelines.few_shot_base import Base, host_sizes
 from ttm.pipelines.few_shot_folder import FewShotRecord, write_few_shot
 from ttm.pipelines.few_shot_request import extension_windows, video_length
+from ttm.pipelines.inputs import to_model, to_uint8
 
 SIZE, WINDOW, STEPS = 16, 4, 2
 SETTINGS = {"num_frames": WINDOW, "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "max_sequence_length": 8}
@@ -142,6 +145,29 @@ def test_masks_prompt_and_sharing_matter(run: Any, masks: Any, pipe: FewShotPipe
     assert torch.equal(plain, run(masks(WINDOW)))
     for other in (run(moved), run(masks(WINDOW), sharing_ratio=0.0), run(masks(WINDOW), renormalise_sharing=True)):
         assert torch.equal(other[:, 0], plain[:, 0]) and not torch.allclose(other[:, 1:], plain[:, 1:])
+
+
+def test_the_shared_frame_may_be_carried_along_the_masks(pipe: FewShotPipeline, run: Any, masks: Any) -> None:
+    seen = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    latents = run(masks(7), sharing_ratio=1.0, carried_first_frame=True)  # nothing but what is shared
+    handle.remove()
+    for start, noisy in ((0, seen[0]), (3, seen[STEPS])):  # the first step of each window
+        ids = masks(7).ids[start : start + WINDOW]
+        with torch.no_grad():
+            first = to_uint8(decode_latents(pipe.vae, latents[None, :, start : start + 1]))[0]
+            carried = encode_video(pipe.vae, to_model(carry_first_frame(first, ids), torch.device("cpu")))
+        torch.testing.assert_close(noisy[:1, :, 1:], carried[:, :, 1:])
+    own = run(masks(WINDOW), carried_first_frame=True)
+    assert not torch.allclose(own[:, 1:], run(masks(WINDOW))[:, 1:])
+    nothing = run(masks(WINDOW), carried_first_frame=True, sharing_ratio=0.0)
+    assert torch.equal(nothing, run(masks(WINDOW), sharing_ratio=0.0))
+    pipe.register_to_config(carried_first_frame=True)
+    try:
+        assert torch.equal(run(masks(WINDOW)), own)
+        assert not torch.equal(run(masks(WINDOW), carried_first_frame=False), own)
+    finally:
+        pipe.register_to_config(carried_first_frame=False)
 
 
 def test_a_long_video_begins_as_the_short_one_and_goes_on_from_its_last_frame(run: Any, masks: Any) -> None:
@@ -274,7 +300,9 @@ def test_what_was_trained_opens_on_its_base(base: Path, tmp_path: Path, lora: An
     opened.set_progress_bar_config(disable=True)
     half = FewShotPipeline.from_pretrained(tmp_path, torch_dtype=torch.float16, guidance_scale=2.0)
     assert half.unet.dtype == torch.float16 and half.config.guidance_scale == 2.0
-    with pytest.raises(ValueError, match="no setting 'guidance'; expected some of base, control_picture"):
+    with pytest.raises(
+        ValueError, match="no setting 'guidance'; expected some of base, carried_first_frame, control_picture"
+    ):
         FewShotPipeline.from_pretrained(tmp_path, guidance=2.0)
     assert opened.config.num_frames == WINDOW and not any("lora" in n for n, _ in opened.unet.named_parameters())
     made, expected = (

@@ -40,6 +40,15 @@ def test_the_ends_of_the_ratio() -> None:
     assert torch.equal(share_first_frame(noise, shared, 1.0), shared.expand_as(noise))
 
 
+def test_every_frame_may_have_a_latent_of_its_own() -> None:
+    noise, shared = draw()
+    each = torch.cat([shared, -shared, 2 * shared], dim=2)
+    mixed = share_first_frame(noise, each, 0.2)
+    for frame in range(3):
+        alone = share_first_frame(noise[:, :, frame : frame + 1], each[:, :, frame : frame + 1], 0.2)
+        assert torch.equal(mixed[:, :, frame : frame + 1], alone)
+
+
 def test_renormalising_only_scales() -> None:
     noise, shared = draw()
     plain, unit = (share_first_frame(noise, shared, 0.2, flag) for flag in (False, True))
@@ -55,7 +64,7 @@ def test_a_ratio_out_of_range(ratio: object) -> None:
 
 def test_a_shared_latent_of_another_shape() -> None:
     noise, shared = draw()
-    with pytest.raises(ValueError, match=r"expected \[B, Z, T, h, w\]"):
+    with pytest.raises(ValueError, match=r"expected \[B, Z, T, h, w\] and \[B, Z, 1 or T, h, w\]"):
         share_first_frame(noise, shared[..., :64])
 
 

@@ -152,3 +152,13 @@ def test_motion_adapters_that_lead_nowhere(settings: Build, image_model: Path, t
 def test_sizes_that_the_host_does_not_have(settings: Build, typo: str, meant: str) -> None:
     with pytest.raises(ValueError, match=f"host.transformer.{typo} is set, which is no size.*expected .*{meant}"):
         build_transformer(settings(f"host.transformer.{typo}=4"))
+
+
+def test_weights_say_whether_they_see_the_first_frame_carried(settings: Build, tmp_path: Path) -> None:
+    second = ("stage=motion_to_video", f"host.init_from={tmp_path}")
+    build_transformer(settings("stage=motion_to_video", "host.carried_first_frame=true")).save_pretrained(tmp_path)
+    assert build_transformer(settings(*second)).config.carried_first_frame
+    assert not build_transformer(settings(*second, "host.carried_first_frame=false")).config.carried_first_frame
+    assert not build_transformer(settings("stage=motion_to_video")).config.carried_first_frame
+    first = ("host.num_masked_blocks=0", "stage=image_to_motion", f"host.init_from={tmp_path}")
+    assert not build_transformer(settings(*first)).config.carried_first_frame, "stage 1 has no masks to carry it along"

@@ -37,8 +37,8 @@ def prepared(settings: Build, prepared_folder: Path) -> Build:
     return build
 
 
-def _open(settings: Settings, variants: int = 0) -> PreparedClips:
-    return PreparedClips(settings, load_vae(settings.host.pipeline), (1, 2, 2), variants)
+def _open(settings: Settings, variants: int = 0, carried: bool = False) -> PreparedClips:
+    return PreparedClips(settings, load_vae(settings.host.pipeline), (1, 2, 2), variants, carried)
 
 
 def test_a_clip_is_read_from_the_middle_of_its_shard(prepared_folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_corrupted_variant_spoils_motion_and_coverage_alike_and_leaves_the_vid
 
 
 def test_the_first_frame_of_a_clip_is_carried_along_its_masks(prepared: Build, prepared_folder: Path) -> None:
-    clips = _open(prepared("stage=motion_to_video", "host.carried_first_frame=true"), variants=1)
+    clips = _open(prepared(), variants=1, carried=True)
     by_id = {clip.clip_id: clip for clip in read_clips(prepared_folder)}
     for number in range(16):
         clip, read = by_id[clips.rows_of[number].clip_id], clips.rows([number])
@@ -116,7 +116,7 @@ def test_the_first_frame_of_a_clip_is_carried_along_its_masks(prepared: Build, p
         torch.testing.assert_close(read.carried, encode_video(clips.vae, frames), rtol=2e-3, atol=2e-3)
     spoiled, true = (clips.rows([2], np.array([variant])).carried for variant in (0, -1))
     assert not torch.equal(spoiled, true)
-    assert _open(prepared("stage=motion_to_video")).rows([2]).carried is None
+    assert _open(prepared()).rows([2]).carried is None
 
 
 def test_held_out_clips_stay_out_whatever_else_is_there(prepared_folder: Path) -> None:

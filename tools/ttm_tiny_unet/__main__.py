@@ -26,7 +26,7 @@ STAGE_SETTINGS = (
     "data.appearance=0.55",
     "stage.object_weight=3", "export_dtype=float16",
 )  # fmt: skip
-STAGE_2_SETTINGS = ("stage.drop_sentence=0.3", "stage.exchanged_names=0.3", "stage.decoded_weight=1")
+STAGE_2_SETTINGS = ("host.carried_first_frame=true", "stage.drop_sentence=0.3", "stage.exchanged_names=0.3")
 FROM_IMAGE_MODEL = f"host.motion_adapter={EMBEDDED}"
 SCENES = 2048
 

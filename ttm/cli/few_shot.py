@@ -12,7 +12,6 @@ import numpy as np
 
 from ttm.cli.argument_types import DEFAULT_MODEL, given_options
 from ttm.cli.errors import EXIT_USAGE, CommandError
-from ttm.cli.few_shot_arguments import SHARING
 from ttm.cli.generate import OUTPUTS, chosen_device, digest, told_to, versions, write_outputs
 from ttm.cli.inputs import read_image, read_trajectory
 from ttm.cli.output_folder import check_output
@@ -92,8 +91,9 @@ def _options(arguments: Namespace) -> dict[str, Any]:
         "guidance_scale": arguments.guidance_scale,
         "image_guidance_scale": arguments.image_guidance_scale,
         "negative_prompt": arguments.negative_prompt,
-        "sharing_ratio": SHARING if arguments.sharing is None else arguments.sharing,
+        "sharing_ratio": arguments.sharing,
         "renormalise_sharing": arguments.renormalise_sharing,
+        "carried_first_frame": arguments.carried_first_frame,
         "match_latents": matched in ("latents", "both"),
         "match_histograms": matched in ("histograms", "both"),
         "controlnet_conditioning_scale": arguments.controlnet_scale,
@@ -151,7 +151,7 @@ def _record(
     """What run.json holds: enough to make the same video again."""
     names = (
         "num_inference_steps", "guidance_scale", "image_guidance_scale", "controlnet_conditioning_scale",
-        "controlnet_guidance_scale",
+        "controlnet_guidance_scale", "sharing_ratio", "carried_first_frame",
     )  # fmt: skip
     resolved = {name: pipe.config[name] if options[name] is None else options[name] for name in names}
     others = {name: value for name, value in options.items() if name not in names and value is not None}

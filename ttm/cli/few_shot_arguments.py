@@ -6,9 +6,8 @@ import argparse
 
 from ttm.cli.argument_types import scale, share
 
-SHARING = 0.2
 ONLY_FEW_SHOT = (
-    *("sharing", "renormalise_sharing", "match_colours"),
+    *("sharing", "renormalise_sharing", "carried_first_frame", "match_colours"),
     *("controlnet_scale", "controlnet_guidance", "no_controlnet"),
 )
 """Options that mean nothing without ``--few-shot``; None or False where they were not given."""
@@ -25,7 +24,16 @@ def add_few_shot(page: argparse.ArgumentParser) -> None:
         "longer than the window that was learnt is followed window by window",
     )
     few.add_argument(
-        "--sharing", metavar="R", type=share, help=f"share of the first frame in the others' noise (default {SHARING})"
+        "--sharing",
+        metavar="R",
+        type=share,
+        help="share of the first frame in the others' noise (default: the folder's own)",
+    )
+    few.add_argument(
+        "--carried-first-frame",
+        action=argparse.BooleanOptionalAction,
+        help="share the first frame with its objects moved along their masks, or (--no-…) as it is (default: the "
+        "folder's own)",
     )
     few.add_argument("--renormalise-sharing", action="store_true", help="bring that noise back to unit variance")
     few.add_argument(

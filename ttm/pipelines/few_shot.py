@@ -31,10 +31,10 @@ from ttm.pipelines import few_shot_folder, saved_pipeline
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.few_shot_base import Base, check_controlnet
 from ttm.pipelines.few_shot_request import FewShotRequest
-from ttm.pipelines.few_shot_sampling import FewShotSampling
+from ttm.pipelines.few_shot_sampling import FewShotSampling, Sharing
 from ttm.pipelines.first_frame import Control
 from ttm.pipelines.samplers import Sampler
-from ttm.pipelines.shared_noise import SHARING_RATIO
+from ttm.pipelines.shared_noise import SHARING_RATIO, check_ratio
 from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback
 
 
@@ -68,6 +68,7 @@ class FewShotPipeline(FewShotSampling):
         guidance_scale: of the text. image_guidance_scale: of the masks; 1 = with the text's guidance alone.
         controlnet_conditioning_scale, controlnet_guidance_scale: how strongly ControlNet shapes the first frame, and
             how far that is pushed from what it would be without; see :class:`ttm.pipelines.first_frame.Control`.
+        sharing_ratio, carried_first_frame: of first-frame sharing, what calls use by default.
         max_sequence_length: text tokens, Stable Diffusion's 77.
         control_picture: what ControlNet is shown, "palette" or "silhouette" (:mod:`ttm.motion.control_picture`).
     """
@@ -95,6 +96,8 @@ class FewShotPipeline(FewShotSampling):
         image_guidance_scale: float = 1.0,
         controlnet_conditioning_scale: float = 1.0,
         controlnet_guidance_scale: float = 1.0,
+        sharing_ratio: float = SHARING_RATIO,
+        carried_first_frame: bool = False,
         max_sequence_length: int = 77,
         control_picture: str = "palette",
     ) -> None:
@@ -118,6 +121,8 @@ class FewShotPipeline(FewShotSampling):
             image_guidance_scale=image_guidance_scale,
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             controlnet_guidance_scale=controlnet_guidance_scale,
+            sharing_ratio=sharing_ratio,
+            carried_first_frame=carried_first_frame,
             max_sequence_length=max_sequence_length,
             control_picture=control_picture,
         )
@@ -197,8 +202,9 @@ class FewShotPipeline(FewShotSampling):
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
         negative_prompt: str | None = None,
-        sharing_ratio: float = SHARING_RATIO,
+        sharing_ratio: float | None = None,
         renormalise_sharing: bool = False,
+        carried_first_frame: bool | None = None,
         match_latents: bool = False,
         match_histograms: bool = False,
         use_controlnet: bool | None = None,
@@ -219,8 +225,9 @@ class FewShotPipeline(FewShotSampling):
             num_frames: T; None = that of the trajectory.
             num_clips: instead of ``num_frames``: n windows, 1 + n (W - 1) frames.
             guidance_scale, image_guidance_scale: of the text, and of the masks (1 = none beyond the text's).
-            sharing_ratio, renormalise_sharing: of first-frame sharing (Eq. 8), see
-                :mod:`ttm.pipelines.shared_noise`; 0 shares nothing.
+            sharing_ratio, renormalise_sharing, carried_first_frame: of first-frame sharing (Eq. 8), see
+                :mod:`ttm.pipelines.shared_noise`; a ratio of 0 shares nothing. The third shares each window's first
+                frame with its objects moved along their masks, not as it is; that is not in the paper.
             match_latents: bring every frame's latents to the first frame's mean and spread (AdaIN), window by window.
             match_histograms: bring every frame's colours to the first frame's histogram, at the end.
             use_controlnet: draw the first frame by ControlNet from the first mask (Eq. 3), or by the prompt alone;
@@ -250,17 +257,17 @@ class FewShotPipeline(FewShotSampling):
         self._sampler.check_latents_unscaled(sampling["num_inference_steps"])
         strength = self._scale(controlnet_conditioning_scale, "controlnet_conditioning_scale")
         guidance = self._scale(controlnet_guidance_scale, "controlnet_guidance_scale")
+        ratio = check_ratio(self._setting(sharing_ratio, "sharing_ratio"))
+        share = Sharing(ratio, renormalise_sharing, bool(self._setting(carried_first_frame, "carried_first_frame")))
         request = FewShotRequest.read(
-            self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet,
-            sharing_ratio, output_type,
-        )  # fmt: skip
+            self, prompt, trajectory, image, num_frames, num_clips, (height, width), use_controlnet, output_type
+        )
         self._interrupt = False
         control = None
         if request.with_controlnet:
             picture = control_picture(request.trajectory.ids[0], self.config.control_picture)
             control = Control(picture, strength, guidance)
         first = self._first_latents(request, control, sampling, generator, callback_on_step_end)
-        share = (sharing_ratio, renormalise_sharing)
         latents = self._extend(first, request, sampling, share, match_latents, generator, callback_on_step_end)
         frames = latents if output_type == "latent" else self._decode(latents, output_type, match_histograms)
         self.maybe_free_model_hooks()

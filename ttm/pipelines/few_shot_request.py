@@ -16,7 +16,6 @@ from ttm.motion.control_picture import control_picture
 from ttm.motion.mask_trajectory import MaskTrajectory
 from ttm.pipelines.autoencoders import LatentFormat
 from ttm.pipelines.inputs import check_count, check_size, fit_image, fit_trajectory, read_image
-from ttm.pipelines.shared_noise import check_ratio
 from ttm.pipelines.stage_pipeline import check_output_type
 
 
@@ -49,7 +48,6 @@ class FewShotRequest:
         num_clips: Any,
         size: tuple[Any, Any],
         use_controlnet: bool | None,
-        sharing_ratio: Any,
         output_type: str,
     ) -> FewShotRequest:
         """Check the arguments of ``FewShotPipeline.__call__``.
@@ -70,7 +68,6 @@ class FewShotRequest:
         if not moves.ids[0].any():
             raise ValueError("The first frame of the trajectory shows no object; expected one to begin with.")
         length = video_length(num_frames, num_clips, pipe.config.num_frames, moves.num_frames)
-        check_ratio(sharing_ratio)
         check_output_type(output_type)
         control_picture(moves.ids[0], pipe.config.control_picture)
         controlled = _with_controlnet(pipe, picture is not None, use_controlnet)

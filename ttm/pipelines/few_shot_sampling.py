@@ -8,6 +8,7 @@ Source: the few-shot paper (arXiv 2503.18386), Eq. 2-4 and 8.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from diffusers.video_processor import VideoProcessor
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttm.motion.carried_frame import carry_first_frame
 from ttm.pipelines.autoencoders import decode_latents, encode_video, latent_shape
 from ttm.pipelines.colour_matching import match_frame_histograms, match_latent_statistics
 from ttm.pipelines.conditioning import Conditions, trajectory_coverage
@@ -24,6 +26,16 @@ from ttm.pipelines.first_frame import Control, draw_first_frame
 from ttm.pipelines.inputs import to_model, to_uint8
 from ttm.pipelines.shared_noise import share_first_frame
 from ttm.pipelines.stage_pipeline import StagePipeline, StepCallback, draw_noise
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """First-frame sharing (Eq. 8): its ratio, whether the noise is brought back to unit variance, and whether what is
+    shared is the first frame carried along the masks."""
+
+    ratio: float
+    renormalise: bool
+    carried: bool
 
 
 class FewShotSampling(StagePipeline):
@@ -64,7 +76,7 @@ class FewShotSampling(StagePipeline):
         first: Tensor,
         request: FewShotRequest,
         sampling: dict[str, Any],
-        share: tuple[float, bool],
+        share: Sharing,
         match_latents: bool,
         generator: Any,
         callback: StepCallback | None,
@@ -84,11 +96,19 @@ class FewShotSampling(StagePipeline):
             ids = request.trajectory.ids[window]
             noise = draw_noise(latent_shape(self.vae, len(ids) - 1, *request.size), generator, device)
             conditions = self._conditions(embeds[:1], ids, clean)
-            noise = share_first_frame(noise, clean, *share)
+            shared = self._carried(clean, ids) if share.carried and share.ratio > 0 else clean
+            noise = share_first_frame(noise, shared, share.ratio, share.renormalise)
             held = _hold_first(clean, callback, asked)
             latents = self._denoise(torch.cat([clean, noise], dim=2), conditions, nothing, sampling, held)[:, :, 1:]
             made.append(match_latent_statistics(latents, first) if match_latents else latents)
         return torch.cat(made, dim=2)
+
+    def _carried(self, clean: Tensor, ids: NDArray[np.uint8]) -> Tensor:
+        """A window's first frame carried along its masks, latents [1, Z, T - 1, h, w] of the frames behind it."""
+        picture = to_uint8(decode_latents(self.vae, clean))[0]
+        carried = encode_video(self.vae, to_model(carry_first_frame(picture, ids)[1:], clean.device))
+        self.maybe_free_model_hooks()  # with model CPU offload: the autoencoder
+        return carried
 
     def _conditions(self, text: Tensor, ids: NDArray[np.uint8], clean: Tensor) -> Conditions:
         frames, grid = len(ids), clean.shape[3:]

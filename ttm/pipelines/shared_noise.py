@@ -8,6 +8,10 @@ Both mix it into a frame's own noise e_i with one ratio r:
 
     e_i' = r e_0 + (1 - r) e_i
 
+What is shared may be another latent for every frame: the first frame carried along the masks
+(:mod:`ttm.motion.carried_frame`). Eq. 8 shares the first frame as it is, and so calls the object back to its first
+place, the more so the larger r is; carried, it calls each object to where its mask is. That is not in the paper.
+
 For e_0 and e_i of unit variance and independent, the variance of e_i' is r^2 + (1 - r)^2: 0.68 at r = 0.2, a standard
 deviation of 0.82. A sampler that starts at its strongest noise level expects 1, so the mixture looks to it like a
 clip that is a little less noisy than it is told. The renormalised form divides by sqrt(r^2 + (1 - r)^2), which brings
@@ -32,7 +36,7 @@ def share_first_frame(noise: Tensor, shared: Tensor, ratio: float = SHARING_RATI
 
     Args:
         noise: the frames' own noise, float [B, Z, T, h, w].
-        shared: what they share, the first frame's latent, [B, Z, 1, h, w].
+        shared: what they share, the first frame's latent, [B, Z, 1, h, w]; or one for each frame, [B, Z, T, h, w].
         ratio: r, 0 (nothing is shared; the noise is returned as it is) to 1 (nothing else is left).
         renormalise: divide by sqrt(r^2 + (1 - r)^2), so that the variance stays 1. The latent is taken to have unit
             variance, as autoencoders' latents have after their scaling.
@@ -44,11 +48,10 @@ def share_first_frame(noise: Tensor, shared: Tensor, ratio: float = SHARING_RATI
         ValueError: the ratio lies outside 0..1, or the shapes don't fit.
     """
     check_ratio(ratio)
-    expected = (*noise.shape[:2], 1, *noise.shape[3:])
-    if noise.ndim != 5 or shared.shape != expected:
+    if noise.ndim != 5 or shared.shape not in (noise.shape, (*noise.shape[:2], 1, *noise.shape[3:])):
         raise ValueError(
             f"noise is {list(noise.shape)} and shared {list(shared.shape)}; expected [B, Z, T, h, w] and"
-            " [B, Z, 1, h, w]."
+            " [B, Z, 1 or T, h, w]."
         )
     if ratio == 0:
         return noise
