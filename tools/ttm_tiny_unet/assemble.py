@@ -34,7 +34,7 @@ from ttm.pipelines.image_to_video import Pipeline
 LIMIT_MB = 18.0
 SETTINGS: dict[str, Any] = {
     "num_frames": 17, "height": 128, "width": 128, "fps": 8.0, "max_sequence_length": 40,
-    "num_inference_steps": 5, "guidance_scale": 1.0, "image_guidance_scale": 1.5,
+    "num_inference_steps": 5, "guidance_scale": 1.5, "image_guidance_scale": 1.5,
     "motion_num_inference_steps": 20, "motion_guidance_scale": 4.0, "motion_image_guidance_scale": 3.0,
     "segmenter_from": "ttm-tiny",
 }  # fmt: skip
