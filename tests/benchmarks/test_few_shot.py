@@ -150,5 +150,5 @@ def test_its_cost_is_measured_and_nothing_of_it_kept(
         "--sampling-steps", "1",
     ]  # fmt: skip
     told = FewShotPlan(["turns-back"], [0, 1], words, tmp_path / "out").cost()
-    assert "few_shot: 2 runs" in told and "2 trainings of 100 steps, 10 videos of" in told
+    assert "few_shot: 2 runs" in told and "2 trainings of 100 steps, 11 videos of" in told
     assert not (tmp_path / "out").exists()

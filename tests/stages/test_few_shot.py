@@ -179,7 +179,7 @@ def test_the_table_is_made_with_the_settings_of_an_embedded_base(clips: Path) ->
     assert (table.weighting, table.vary_colours) == (made.objective.weighting, made.data.clips.vary_colours)
     assert (table.num_frames, table.size) == (made.data.num_frames, made.data.clips.height)
     told = (table.sampling_steps, table.guidance_scale, table.mask_guidance_scale)
-    told += (table.controlnet_scale, table.controlnet_guidance_scale)
+    told += (table.controlnet_scale, table.controlnet_guidance_scale, table.sharing_ratio, True)
     assert told == tuple(vars(made.calls).values())
 
 
