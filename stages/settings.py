@@ -50,7 +50,7 @@ class HostSettings:
     masked_self: bool = True
     masked_cross: bool = True
     region: str = "mask"  # mask | box | none
-    carried_first_frame: bool | None = None  # motion_to_video sees ttm/motion/carried_frame.py; null: as init_from does
+    carried_first_frame: bool | None = None  # stage 2 sees the image carried along the masks; null: as init_from does
     first_frame_attention: bool = False  # few_shot: keys and values from frame 1 (Eq. 5)
     mask_cross_attention: bool = False  # few_shot: the masks act in the scores of the cross-attention (Eq. 6-7)
     controlnet: str | None = None  # few_shot, folder or Hub id: draws first frames; null: the pipeline's own, if any

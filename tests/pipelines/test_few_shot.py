@@ -117,8 +117,8 @@ def test_offload_keeps_controlnet_until_the_first_frame_is_drawn(
     pipe.set_progress_bar_config(disable=True)
     seen = offloaded(pipe, monkeypatch)
     assert pipe.image_unet._hf_hook.prev_module_hook.model is pipe.text_encoder, "its forward sends no ControlNet away"
-    pipe("a dog runs", masks(WINDOW), output_type="latent")
-    assert [there for who, there in seen if who == "unet"] == [{"unet"}] * (2 * STEPS)  # two guidance passes in turn
+    pipe("a dog runs", masks(7), output_type="latent", carried_first_frame=True)  # two windows, the autoencoder between
+    assert [there for who, there in seen if who == "unet"] == [{"unet"}] * (4 * STEPS)  # two guidance passes in turn
     assert len([who for who, there in seen if who == "controlnet" and who in there]) == STEPS
 
 
