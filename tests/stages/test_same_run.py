@@ -35,6 +35,14 @@ def test_a_run_keeps_what_decides_its_samples(settings: Build, monkeypatch: pyte
         run(settings("max_steps=2", change))
 
 
+def test_a_run_keeps_how_it_sees_the_first_frame(settings: Build) -> None:
+    words = "stage=motion_to_video", "host.carried_first_frame=true"
+    run(settings(*words, "max_steps=1"))
+    with pytest.raises(ValueError, match="begun with another carried_first_frame: True, not False; expected the same"):
+        run(settings("stage=motion_to_video", "max_steps=2"))
+    assert run(settings(*words, "max_steps=2")).step == 2
+
+
 def test_a_run_keeps_its_base_wherever_that_lies(settings: Build, pipeline_folder: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         build_transformer(settings(f"seed={seed}")).save_pretrained(tmp_path / f"base {seed}")
